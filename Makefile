@@ -1,0 +1,34 @@
+# Everything a newcomer needs: `make demo`, `make test`. Both install into .venv first, pinned by constraints.txt.
+VENV ?= .venv
+PYTHON ?= python3
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.PHONY: demo test lint bench-quick constraints clean
+
+demo: $(INSTALLED)  ## Galaxies of the Hubble Deep Field, from an image to a page of neighbours.
+	$(BIN)/voorwerp demo
+
+test: $(INSTALLED) lint  ## Lint, types, layers, and every test.
+	$(BIN)/pytest
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --verbose
+
+bench-quick: $(INSTALLED)  ## A whole release over real galaxies: rates, memory, neighbours, equality with a plain loop.
+	$(BIN)/python -m tests.benchmarks.quick
+
+constraints:  ## Resolve the newest versions again and pin them.
+	$(PYTHON) -m pip install -q uv
+	$(PYTHON) -m uv pip compile pyproject.toml --extra dev --python-version 3.11 --no-header --no-annotate -o constraints.txt
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -q -c constraints.txt -e .[dev]
+	touch $(INSTALLED)
+
+clean:
+	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -1,0 +1,1 @@
+"""Carries compute and storage over Ray and Dask. Holds wiring, no formula."""

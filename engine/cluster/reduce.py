@@ -1,0 +1,71 @@
+"""Reduction over Dask: moments per partition, merged as a tree, solved once; then every partition projected."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+from dask import delayed
+
+from engine.cluster.dask_graph import Advance, compute
+from engine.compute.pca import PCA, merge_all, moments, project, solve
+from engine.storage.hats_catalogue import PartitionFile
+from engine.storage.parquet import read_table, write_table
+from engine.storage.store import Store
+from schemas.errors import DataError
+from schemas.tables import COMPONENTS, EMBEDDING, with_vectors
+
+MERGE_FAN_IN = 8
+
+
+def fit(
+    embeddings: Store, partitions: Sequence[PartitionFile], n_components: int, scheduler: str, advance: Advance
+) -> PCA:
+    """Fit a PCA to the embeddings of all partitions, each read and counted once.
+
+    Raises
+    ------
+    DataError
+        There are too few embeddings for this many components.
+    """
+    level = [delayed(_partition_moments)(embeddings, part.partition.path) for part in partitions]
+    while len(level) > 1:
+        level = [delayed(merge_all)(level[at : at + MERGE_FAN_IN]) for at in range(0, len(level), MERGE_FAN_IN)]
+    (state,) = compute(level, _partition_moments.__name__, scheduler, advance)
+    try:
+        return solve(state, n_components)
+    except ValueError as error:
+        raise DataError(f"reduce.n_components: {error}") from error
+
+
+def project_partitions(
+    embeddings: Store,
+    components: Store,
+    partitions: Sequence[PartitionFile],
+    pca: PCA,
+    scheduler: str,
+    advance: Advance,
+) -> list[PartitionFile]:
+    """Write the components of every partition beside its objects' other columns; return the files."""
+    shared = delayed(pca, traverse=False)
+    tasks = [delayed(_project_partition)(embeddings, components, part, shared) for part in partitions]
+    return compute(tasks, _project_partition.__name__, scheduler, advance)
+
+
+def fixed_size_matrix(column: pa.ChunkedArray) -> np.ndarray:
+    """View a vector column as a matrix: (n, d) in the column's own type."""
+    array = column.combine_chunks()
+    return array.flatten().to_numpy().reshape(len(array), array.type.list_size)
+
+
+def _partition_moments(embeddings: Store, path: str):  # type: ignore[no-untyped-def]
+    return moments(fixed_size_matrix(read_table(embeddings, path, [EMBEDDING])[EMBEDDING]))
+
+
+def _project_partition(embeddings: Store, components: Store, part: PartitionFile, pca: PCA) -> PartitionFile:
+    table = read_table(embeddings, part.partition.path)
+    vectors = project(fixed_size_matrix(table[EMBEDDING]), pca)
+    schema = with_vectors(table.schema, COMPONENTS, vectors.shape[1])
+    column = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), vectors.shape[1])
+    projected = pa.table([*table.select(schema.names[:-1]).columns, column], schema=schema)
+    record = write_table(components, part.partition.path, projected)
+    return PartitionFile(partition=part.partition, n_rows=part.n_rows, file=record)

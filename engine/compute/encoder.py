@@ -1,0 +1,111 @@
+"""Encoders: a timm network without its head, from named tensors, applied to a batch of views."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import timm
+import torch
+
+from schemas.errors import ConfigError, DataError
+
+_COUNTER = "num_batches_tracked"
+
+
+def encoder_tensors(
+    architecture: str, n_bands: int, weights: Mapping[str, torch.Tensor], by_order: bool = False
+) -> dict[str, torch.Tensor]:
+    """Fit weights to an architecture: the encoder's own keys, shapes checked, the head dropped.
+
+    Parameters
+    ----------
+    architecture : str
+        A timm model name.
+    n_bands : int
+        Bands of the input.
+    weights : mapping of str to tensor
+        A state dict. Keys may start with `module.`, `model.` or `encoder.`; `num_batches_tracked` may be absent.
+    by_order : bool
+        Ignore the names and match tensors by position. Only for files known to list layers in timm's order: the four
+        tensors of a batch normalisation have one shape, so a wrong order would not be noticed.
+
+    Raises
+    ------
+    ConfigError
+        timm knows no such architecture.
+    DataError
+        Tensors are missing, have other shapes (among them another number of input bands) or are not finite.
+    """
+    network = _network(architecture, n_bands)
+    wanted = network.state_dict()
+    needed = [key for key in wanted if not key.endswith(_COUNTER)]
+    if by_order:
+        ordered = (tensor for key, tensor in weights.items() if not key.endswith(_COUNTER))
+        given = dict(zip(needed, ordered, strict=False))
+    else:
+        given = {_without_prefix(key): tensor for key, tensor in weights.items()}
+    missing = [key for key in needed if key not in given]
+    if missing:
+        raise DataError(
+            f"weights: expected the {len(needed)} tensors of {architecture}, found {len(weights)} tensors without "
+            f"{len(missing)} of them ({', '.join(missing[:3])} ...); check encoder.architecture"
+        )
+    tensors = {}
+    for key in wanted:
+        tensor = given.get(key, wanted[key])
+        if tensor.shape != wanted[key].shape:
+            raise DataError(
+                f"weights: {architecture} with {n_bands} input band(s) expects {key} as {tuple(wanted[key].shape)}, "
+                f"found {tuple(tensor.shape)}; check encoder.architecture and the preset's bands"
+            )
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise DataError(f"weights: expected finite numbers, found NaN or infinity in {key}")
+        tensors[key] = tensor.to(wanted[key].dtype).contiguous()
+    return tensors
+
+
+def build_encoder(
+    architecture: str, n_bands: int, tensors: Mapping[str, torch.Tensor], device: str = "cpu"
+) -> torch.nn.Module:
+    """Build an encoder in evaluation mode from tensors that `encoder_tensors` has fitted."""
+    network = _network(architecture, n_bands)
+    network.load_state_dict(dict(tensors), strict=True)
+    network.requires_grad_(False)
+    return network.eval().to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def encoder_dimension(architecture: str, n_bands: int, tensors: Mapping[str, torch.Tensor], side_pixels: int) -> int:
+    """Number of filters that an encoder returns for views of a given side.
+
+    Raises
+    ------
+    DataError
+        It returns NaN or infinity for a plain grey view: the weights do not fit.
+    """
+    view = np.full((1, n_bands, side_pixels, side_pixels), 0.5, np.float32)
+    vector = encode(build_encoder(architecture, n_bands, tensors), view)
+    if not np.isfinite(vector).all():
+        raise DataError(f"weights: {architecture} returns NaN or infinity for a plain grey view")
+    return int(vector.shape[1])
+
+
+def encode(encoder: torch.nn.Module, views: np.ndarray) -> np.ndarray:
+    """Encode a batch: (n, bands, height, width) float32 to pooled filters, (n, d) float32."""
+    device = next(encoder.parameters()).device
+    batch = torch.from_numpy(views).to(device=device, memory_format=torch.channels_last)
+    with torch.inference_mode():
+        return encoder(batch).float().cpu().numpy()
+
+
+def _network(architecture: str, n_bands: int) -> torch.nn.Module:
+    if not timm.is_model(architecture):
+        near = timm.list_models(f"*{architecture.split('_')[0]}*")[:5]
+        raise ConfigError(
+            f"encoder.architecture: expected a timm model, found {architecture!r}; {', '.join(near)} exist among others"
+        )
+    return timm.create_model(architecture, pretrained=False, num_classes=0, in_chans=n_bands)
+
+
+def _without_prefix(key: str) -> str:
+    for prefix in ("module.", "model.", "encoder."):
+        key = key.removeprefix(prefix)
+    return key

@@ -1,0 +1,104 @@
+"""The plan: a catalogue becomes valid objects in sky order, rejects, partitions and units of work. Pure."""
+
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from engine.compute import sky
+from engine.compute.rejects import Reject, rejects_table
+from schemas.errors import DataError
+from schemas.reject import RejectReason
+from schemas.tables import DEC, HEALPIX, OBJECT_ID, RA
+
+_LISTED_DUPLICATES = 10
+_DUPLICATE = Reject(RejectReason.DUPLICATE_ID, "an earlier row has this id")
+_BAD_COORD = Reject(RejectReason.BAD_COORD, "expected RA in [0, 360) and Dec in [-90, 90] degrees")
+
+
+class Unit(NamedTuple):
+    """A unit of work: one row group of one partition of the plan."""
+
+    name: str
+    order: int
+    pixel: int
+    row_group: int
+    n_rows: int
+
+
+class Planned(NamedTuple):
+    """Objects sorted by HEALPix and id, and the rows that cannot be planned."""
+
+    objects: pa.Table
+    rejects: pa.Table
+
+
+def plan_objects(catalogue: pa.Table, keep_first_duplicate: bool) -> Planned:
+    """Split a catalogue into objects and rejects.
+
+    Parameters
+    ----------
+    catalogue : pa.Table
+        With `object_id`, `ra_deg`, `dec_deg` and `cutout` or `image`.
+    keep_first_duplicate : bool
+        Keep the first row of an id and reject the others, instead of stopping.
+
+    Returns
+    -------
+    Planned
+        `objects` has `_healpix_29` first and is sorted by it, then by id: the order of the catalogue does not matter.
+
+    Raises
+    ------
+    DataError
+        Ids are duplicated and `keep_first_duplicate` is false; the message lists them.
+    """
+    repeated = repeats(catalogue[OBJECT_ID])
+    if repeated.any() and not keep_first_duplicate:
+        ids = pc.unique(catalogue[OBJECT_ID].filter(pa.array(repeated))).to_pylist()
+        listed = ", ".join(map(str, ids[:_LISTED_DUPLICATES])) + (" ..." if len(ids) > _LISTED_DUPLICATES else "")
+        raise DataError(
+            f"expected unique object ids, found {len(ids)} that occur more than once: {listed}; "
+            "correct the catalogue, or set catalogue.on_duplicate: first"
+        )
+    ra_deg, dec_deg = (catalogue[name].to_numpy() for name in (RA, DEC))
+    valid = sky.is_position(ra_deg, dec_deg)
+    rejects = pa.concat_tables(
+        [
+            _rejects(catalogue, repeated, _DUPLICATE),
+            _rejects(catalogue, ~repeated & ~valid, _BAD_COORD),
+        ]
+    )
+    kept = catalogue.filter(pa.array(~repeated & valid))
+    healpix = sky.healpix_29(kept[RA].to_numpy(), kept[DEC].to_numpy())
+    objects = kept.add_column(0, pa.field(HEALPIX, pa.int64(), nullable=False), pa.array(healpix))
+    order = pc.sort_indices(objects, [(HEALPIX, "ascending"), (OBJECT_ID, "ascending")])
+    return Planned(objects.take(order).combine_chunks(), rejects)
+
+
+def repeats(ids: pa.ChunkedArray) -> np.ndarray:
+    """Mark every row whose id an earlier row has: (n,) bool."""
+    codes = pc.dictionary_encode(ids).combine_chunks().indices.to_numpy()
+    repeated = np.ones(len(codes), dtype=bool)
+    repeated[np.unique(codes, return_index=True)[1]] = False
+    return repeated
+
+
+def units(slices: list[sky.Slice], rows_per_unit: int) -> list[Unit]:
+    """Cut partitions into units: consecutive row groups of `rows_per_unit` rows, the last one shorter."""
+    return [
+        Unit(f"{part.order}-{part.pixel}-{group}", part.order, part.pixel, group, min(rows_per_unit, rows - start))
+        for part in slices
+        for rows in (part.stop - part.start,)
+        for group, start in enumerate(range(0, rows, rows_per_unit))
+    ]
+
+
+def default_rows_per_unit(n_objects: int) -> int:
+    """A sixteenth of the objects in [32, 512]: small releases keep every core busy, large ones make few records."""
+    return min(512, max(32, -(-n_objects // 16)))
+
+
+def _rejects(catalogue: pa.Table, rows: np.ndarray, reject: Reject) -> pa.Table:
+    return rejects_table(catalogue.filter(pa.array(rows)), [reject] * int(rows.sum()))

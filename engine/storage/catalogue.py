@@ -1,0 +1,211 @@
+"""Catalogues in: Parquet, CSV, FITS tables, VOTable and HATS become one Arrow table with the engine's column names."""
+
+import difflib
+import io
+import warnings
+from pathlib import PurePosixPath
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv as pacsv
+import pyarrow.dataset as pads
+
+from engine.storage.store import Store, resolve
+from schemas.config import CatalogueConfig
+from schemas.errors import DataError, InputNotFoundError
+from schemas.tables import CUTOUT, DEC, HEALPIX, IMAGE, OBJECT_ID, RA, RESERVED
+
+_SUFFIXES = {
+    ".parquet": "parquet",
+    ".parq": "parquet",
+    ".csv": "csv",
+    ".fits": "fits",
+    ".fit": "fits",
+    ".vot": "votable",
+    ".xml": "votable",
+    ".votable": "votable",
+}
+_HIVE_COLUMNS = ("Norder", "Dir", "Npix")
+
+
+def read_catalogue(config: CatalogueConfig) -> pa.Table:
+    """Read a whole catalogue.
+
+    Returns
+    -------
+    pa.Table
+        `object_id` (int64 or string, no nulls), `ra_deg` and `dec_deg` (float64), `cutout` (absolute URI) or `image`
+        (bytes), then every other column of the catalogue, unchanged, in its order.
+
+    Raises
+    ------
+    InputNotFoundError
+        Nothing is at the path.
+    DataError
+        The table cannot be read, is empty, lacks a column, has a position column that is not in degrees, an id
+        column that is neither integer nor string or has nulls, or an extra column whose name voorwerp uses itself.
+    """
+    store = Store(config.path)
+    if not store.exists(""):
+        raise InputNotFoundError(f"catalogue.path: expected a catalogue, found nothing at {store.uri()}")
+    kind = config.format or _detect(store)
+    try:
+        table, units = _READERS[kind](store, config)
+    except (pa.ArrowException, ValueError, IndexError, TypeError, OSError) as error:
+        raise DataError(f"{store.uri()}: not readable as {kind}: {error}") from error
+    named = (config.id_column, config.ra_column, config.dec_column, config.cutout_column)
+    _check_columns(table, named, config, store)
+    if table.num_rows == 0:
+        raise DataError(f"{store.uri()}: expected at least one galaxy, found an empty catalogue")
+    for column in (config.ra_column, config.dec_column):
+        unit = units.get(column)
+        if unit not in (None, "", "deg", "degree", "degrees"):
+            raise DataError(f"{store.uri()}: column {column!r}: expected degrees, found the unit {unit!r}")
+    folder = str(PurePosixPath(store.uri()).parent) if "://" not in store.uri() else store.uri().rsplit("/", 1)[0]
+    root = config.cutout_root or (store.uri() if kind == "hats" else folder)
+    columns = {
+        OBJECT_ID: _ids(table[config.id_column], config.id_column, store),
+        RA: _degrees(table[config.ra_column], config.ra_column, store),
+        DEC: _degrees(table[config.dec_column], config.dec_column, store),
+    }
+    cutouts = table[config.cutout_column]
+    if pa.types.is_binary(cutouts.type) or pa.types.is_large_binary(cutouts.type):
+        columns[IMAGE] = cutouts.cast(pa.large_binary())
+    elif pa.types.is_string(cutouts.type) or pa.types.is_large_string(cutouts.type):
+        columns[CUTOUT] = _absolute(cutouts, root)
+    else:
+        raise DataError(
+            f"{store.uri()}: column {config.cutout_column!r}: expected URIs (text) or image bytes, found {cutouts.type}"
+        )
+    for name in table.column_names:
+        if name in named or name == HEALPIX or (kind == "hats" and name in _HIVE_COLUMNS):
+            continue
+        if name in RESERVED:
+            raise DataError(f"{store.uri()}: voorwerp uses the column name {name!r} itself; rename it in the catalogue")
+        columns[name] = table[name]
+    return pa.table(columns)
+
+
+def _detect(store: Store) -> str:
+    if store.exists("hats.properties") or store.exists("properties"):
+        return "hats"
+    name = PurePosixPath(store.root)
+    suffix = name.with_suffix("").suffix if name.suffix == ".gz" else name.suffix
+    if suffix in _SUFFIXES:
+        return _SUFFIXES[suffix]
+    if any(path.endswith((".parquet", ".parq")) for path in store.list()):
+        return "parquet"
+    raise DataError(
+        f"{store.uri()}: cannot tell the format from the name; "
+        f"expected {', '.join(_SUFFIXES)}, a folder of Parquet or HATS, or `catalogue.format`"
+    )
+
+
+def _read_parquet(store: Store, config: CatalogueConfig) -> tuple[pa.Table, dict[str, str]]:
+    return pads.dataset(store.full_path(), filesystem=store.filesystem, format="parquet").to_table(), {}
+
+
+def _read_hats(store: Store, config: CatalogueConfig) -> tuple[pa.Table, dict[str, str]]:
+    return _read_parquet(store.below("dataset"), config)
+
+
+def _read_csv(store: Store, config: CatalogueConfig) -> tuple[pa.Table, dict[str, str]]:
+    # Ids are read as text: a guess at numbers would drop leading zeros and round 20-digit integers.
+    text = dict.fromkeys((config.id_column, config.cutout_column), pa.string())
+    options = pacsv.ConvertOptions(column_types=text, strings_can_be_null=False)
+    with store.filesystem.open_input_stream(store.full_path()) as stream:
+        return pacsv.read_csv(stream, convert_options=options), {}
+
+
+def _read_fits(store: Store, config: CatalogueConfig) -> tuple[pa.Table, dict[str, str]]:
+    from astropy.table import Table
+
+    return _from_astropy(Table.read(io.BytesIO(store.read("")), format="fits"))
+
+
+def _read_votable(store: Store, config: CatalogueConfig) -> tuple[pa.Table, dict[str, str]]:
+    from astropy.io.votable import parse_single_table
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return _from_astropy(parse_single_table(io.BytesIO(store.read(""))).to_table())
+
+
+def _from_astropy(table) -> tuple[pa.Table, dict[str, str]]:  # type: ignore[no-untyped-def]
+    units = {name: str(table[name].unit) for name in table.colnames if table[name].unit is not None}
+    columns = {}
+    for name in table.colnames:
+        values = np.ma.asarray(table[name])
+        mask = np.ma.getmaskarray(values)
+        data = values.filled() if mask.any() and values.dtype.kind != "O" else values.data
+        if data.dtype.kind == "S":
+            data = np.char.decode(data, "utf-8")
+        if data.dtype.kind == "U":
+            data = np.char.rstrip(data).astype(object)
+        if not data.dtype.isnative:
+            data = data.astype(data.dtype.newbyteorder("="))
+        if data.ndim == 1:
+            columns[name] = pa.array(data, mask=mask if mask.any() else None)
+        else:
+            columns[name] = pa.array(data.tolist())
+    return pa.table(columns), units
+
+
+_READERS = {
+    "parquet": _read_parquet,
+    "hats": _read_hats,
+    "csv": _read_csv,
+    "fits": _read_fits,
+    "votable": _read_votable,
+}
+
+
+def _check_columns(table: pa.Table, named: tuple[str, ...], config: CatalogueConfig, store: Store) -> None:
+    keys = ("id_column", "ra_column", "dec_column", "cutout_column")
+    for key, name in zip(keys, named, strict=True):
+        if name not in table.column_names:
+            near = difflib.get_close_matches(name, table.column_names, n=1, cutoff=0.4)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise DataError(
+                f"{store.uri()}: catalogue.{key}: expected a column {name!r}, "
+                f"found {', '.join(table.column_names)}{hint}"
+            )
+    if len(set(named)) < len(named):
+        raise DataError(f"catalogue: id, RA, Dec and cutout must be four columns, found {', '.join(named)}")
+
+
+def _ids(column: pa.ChunkedArray, name: str, store: Store) -> pa.ChunkedArray:
+    if column.null_count:
+        raise DataError(f"{store.uri()}: column {name!r}: expected an id in every row, found {column.null_count} nulls")
+    if pa.types.is_integer(column.type):
+        try:
+            return column.cast(pa.int64())
+        except pa.ArrowInvalid as error:
+            raise DataError(f"{store.uri()}: column {name!r}: expected 64-bit signed integers: {error}") from error
+    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+        empty = pc.sum(pc.equal(column, "")).as_py()
+        if empty:
+            raise DataError(f"{store.uri()}: column {name!r}: expected an id in every row, found {empty} empty ones")
+        return _integers_if_exact(column.cast(pa.string()))
+    raise DataError(f"{store.uri()}: column {name!r}: expected integers or strings, found {column.type}")
+
+
+def _integers_if_exact(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Turn text ids into int64 where that loses nothing (no leading zero, no plus sign, no overflow)."""
+    try:
+        integers = column.cast(pa.int64())
+    except pa.ArrowInvalid:
+        return column
+    return integers if pc.all(pc.equal(integers.cast(pa.string()), column)).as_py() else column
+
+
+def _degrees(column: pa.ChunkedArray, name: str, store: Store) -> pa.ChunkedArray:
+    if not (pa.types.is_floating(column.type) or pa.types.is_integer(column.type)):
+        raise DataError(f"{store.uri()}: column {name!r}: expected degrees as numbers, found {column.type}")
+    return column.cast(pa.float64())
+
+
+def _absolute(column: pa.ChunkedArray, root: str) -> pa.ChunkedArray:
+    uris = [None if not uri else resolve(uri, root) for uri in column.to_pylist()]
+    return pa.chunked_array([pa.array(uris, pa.string())])

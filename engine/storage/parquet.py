@@ -1,0 +1,41 @@
+"""Arrow tables to Parquet bytes and back, through a store."""
+
+from collections.abc import Sequence
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from engine.storage.store import Store
+from schemas.errors import IntegrityError
+from schemas.manifest import FileRecord
+
+
+def write_table(store: Store, path: str, table: pa.Table, rows_per_group: int | None = None) -> FileRecord:
+    """Write a table as one Parquet file with page checksums, atomically."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, row_group_size=rows_per_group, compression="zstd", write_page_checksum=True)
+    return store.write(path, sink.getvalue())
+
+
+def read_table(store: Store, path: str, columns: Sequence[str] | None = None) -> pa.Table:
+    """Read a Parquet file, or some of its columns, verifying page checksums.
+
+    Raises
+    ------
+    IntegrityError
+        The file is no Parquet file, is truncated or fails a checksum.
+    """
+    return _read(store, path, lambda file: file.read(columns))
+
+
+def read_row_group(store: Store, path: str, group: int) -> pa.Table:
+    """Read one row group; errors as in `read_table`."""
+    return _read(store, path, lambda file: file.read_row_group(group))
+
+
+def _read(store: Store, path: str, read):  # type: ignore[no-untyped-def]
+    with store.open(path) as file:
+        try:
+            return read(pq.ParquetFile(file, page_checksum_verification=True))
+        except (pa.ArrowInvalid, OSError) as error:
+            raise IntegrityError(f"{store.uri(path)}: not a whole Parquet file: {error}") from error

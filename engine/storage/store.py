@@ -1,0 +1,217 @@
+"""The one door to files: local folders and s3:// prefixes, with atomic writes and create-only records.
+
+Data goes through pyarrow.fs, which costs a fifth of s3fs per request; create-only writes go through s3fs, because
+pyarrow has no conditional PUT. S3 is configured by the usual AWS_* environment variables (AWS_ENDPOINT_URL included).
+"""
+
+import hashlib
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache, cached_property
+from pathlib import Path
+
+import pyarrow as pa
+from pyarrow import fs
+
+from schemas.errors import ConfigError, InputNotFoundError, StoreError
+from schemas.manifest import FileRecord
+
+S3_CONNECT_TIMEOUT_S = 10
+S3_REQUEST_TIMEOUT_S = 60
+S3_ATTEMPTS = 6
+
+
+@dataclass(frozen=True)
+class Store:
+    """A folder or an s3:// prefix. Paths given to the methods are relative to it and use forward slashes."""
+
+    root: str
+
+    @cached_property
+    def _base(self) -> str:
+        return split_uri(self.root)[1].rstrip("/")
+
+    @property
+    def is_local(self) -> bool:
+        """Whether this store is a folder on this machine."""
+        return split_uri(self.root)[0] == "file"
+
+    @property
+    def filesystem(self) -> fs.FileSystem:
+        """The pyarrow filesystem of this store."""
+        return _filesystem(split_uri(self.root)[0])
+
+    def full_path(self, path: str = "") -> str:
+        """Return the path that `filesystem` understands."""
+        return f"{self._base}/{path}" if path else self._base
+
+    def uri(self, path: str = "") -> str:
+        """Return the absolute local path or s3:// URI, to show or to hand to another library."""
+        return self.full_path(path) if self.is_local else f"s3://{self.full_path(path)}"
+
+    def read(self, path: str) -> bytes:
+        """Read a whole file.
+
+        Raises
+        ------
+        InputNotFoundError
+            Nothing is stored at `path`.
+        StoreError
+            The store failed or refused.
+        """
+        with self.open(path) as file:
+            return file.read()
+
+    @contextmanager
+    def open(self, path: str) -> Iterator[pa.NativeFile]:
+        """Open a file for random-access reading; errors as in `read`."""
+        with _explained(self.uri(path)), self.filesystem.open_input_file(self.full_path(path)) as file:
+            yield file
+
+    def write(self, path: str, data: bytes | pa.Buffer) -> FileRecord:
+        """Write a whole file in one step: readers see the old content or the new, never a part.
+
+        Raises
+        ------
+        StoreError
+            The store failed or refused; nothing is readable at `path` that was not there before.
+        """
+        full = self.full_path(path)
+        with _explained(self.uri(path)):
+            if self.is_local:
+                temporary = _write_temporary(Path(full), data)
+                os.replace(temporary, full)
+            else:
+                with self.filesystem.open_output_stream(full) as stream:
+                    stream.write(data)
+        return file_record(path, data)
+
+    def create(self, path: str, data: bytes) -> bool:
+        """Write a whole file unless one is there already; of several writers exactly one gets True.
+
+        Raises
+        ------
+        StoreError
+            The store failed or refused.
+        """
+        full = self.full_path(path)
+        with _explained(self.uri(path)):
+            if self.is_local:
+                temporary = _write_temporary(Path(full), data)
+                try:
+                    os.link(temporary, full)
+                except FileExistsError:
+                    return False
+                finally:
+                    temporary.unlink()
+                return True
+            try:
+                _s3fs().pipe_file(full, data, mode="create")
+            except FileExistsError:
+                return False
+            return True
+
+    def exists(self, path: str) -> bool:
+        """Whether a file or a folder is at `path`."""
+        with _explained(self.uri(path)):
+            return bool(self.filesystem.get_file_info(self.full_path(path)).type != fs.FileType.NotFound)
+
+    def list(self, path: str = "") -> list[str]:
+        """List all files below a folder, sorted, relative to this store; empty where there is no such folder."""
+        selector = fs.FileSelector(self.full_path(path), allow_not_found=True, recursive=True)
+        with _explained(self.uri(path)):
+            infos = self.filesystem.get_file_info(selector)
+        return sorted(info.path[len(self._base) + 1 :] for info in infos if info.type == fs.FileType.File)
+
+    def delete_folder(self, path: str) -> None:
+        """Delete a folder and everything in it, if it is there."""
+        with _explained(self.uri(path)):
+            if self.exists(path):
+                self.filesystem.delete_dir(self.full_path(path))
+
+    def below(self, path: str) -> "Store":
+        """Return the store of a folder of this one."""
+        return Store(self.uri(path))
+
+
+def file_record(path: str, data: bytes | pa.Buffer) -> FileRecord:
+    """Describe a file by path, size and SHA-256."""
+    return FileRecord(path=path, size_bytes=memoryview(data).nbytes, sha256=hashlib.sha256(data).hexdigest())
+
+
+def split_uri(uri: str) -> tuple[str, str]:
+    """Split a path or URI into ("file", absolute path) or ("s3", "bucket/key").
+
+    Raises
+    ------
+    ConfigError
+        The scheme is neither file nor s3.
+    """
+    scheme, separator, rest = uri.partition("://")
+    if not separator:
+        return "file", str(Path(uri).expanduser().absolute())
+    if scheme == "file":
+        return "file", str(Path(rest).absolute())
+    if scheme == "s3":
+        return "s3", rest
+    raise ConfigError(f"{uri}: expected a local path or an s3:// URI, found the scheme {scheme!r}")
+
+
+def resolve(uri: str, root: str) -> str:
+    """Return `uri` as an absolute path or URI; a relative one starts from `root`."""
+    if "://" in uri or uri.startswith("/"):
+        return uri
+    return f"{root.rstrip('/')}/{uri}"
+
+
+@cache
+def _filesystem(scheme: str) -> fs.FileSystem:
+    if scheme == "file":
+        return fs.LocalFileSystem()
+    return fs.S3FileSystem(
+        endpoint_override=os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL"),
+        region=os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1",
+        connect_timeout=S3_CONNECT_TIMEOUT_S,
+        request_timeout=S3_REQUEST_TIMEOUT_S,
+        retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=S3_ATTEMPTS),
+    )
+
+
+@cache
+def _s3fs():  # type: ignore[no-untyped-def]
+    import s3fs
+
+    return s3fs.S3FileSystem(
+        config_kwargs={
+            "connect_timeout": S3_CONNECT_TIMEOUT_S,
+            "read_timeout": S3_REQUEST_TIMEOUT_S,
+            "retries": {"max_attempts": S3_ATTEMPTS, "mode": "standard"},
+        }
+    )
+
+
+def _write_temporary(target: Path, data: bytes | pa.Buffer) -> Path:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.parent / f".{target.name}.{uuid.uuid4().hex}.tmp"
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    return temporary
+
+
+@contextmanager
+def _explained(uri: str) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise InputNotFoundError(f"expected a file, found nothing at {uri}") from error
+    except OSError as error:
+        raise StoreError(f"the store failed at {uri}: {error}") from error

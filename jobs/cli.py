@@ -1,0 +1,194 @@
+"""The `voorwerp` command. Options build a job, the job runs, errors become one message and an exit code."""
+
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import yaml
+
+from schemas.config import NeighboursJob, ReleaseJob, load_job
+from schemas.errors import ConfigError, VoorwerpError
+
+EXIT_CODES = """
+Exit codes: 0 success; 2 wrong option or config; 65 unusable input data; 66 input not found; 73 the output belongs to
+another run; 74 the store failed (run again to resume); 76 an artefact is not what its manifest says; 1 `verify` found
+problems; 130 interrupted; 143 terminated.
+"""
+
+app = typer.Typer(
+    name="voorwerp",
+    help="Turn a galaxy catalogue and its cutouts into embeddings, components and searchable neighbours.",
+    epilog=EXIT_CODES,
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+)
+
+JobFile = Annotated[Path | None, typer.Argument(help="YAML file of the job; options override it.", show_default=False)]
+Catalogue = Annotated[str | None, typer.Option(help="Catalogue: Parquet, CSV, FITS, VOTable or HATS; local or s3://.")]
+Output = Annotated[str | None, typer.Option("--output", "-o", help="Folder or s3:// URI that holds the results.")]
+Architecture = Annotated[str | None, typer.Option(help="timm model name, for example efficientnet_b0.")]
+WeightsOption = Annotated[
+    str | None, typer.Option(help=".safetensors or .pt, local or s3://; hf-hub:NAME; package:lite0.")
+]
+PresetOption = Annotated[str | None, typer.Option(help="Preprocessing preset by name, or a .yaml file.")]
+Components = Annotated[int | None, typer.Option(help="Principal components to keep.")]
+Settings = Annotated[
+    list[str] | None, typer.Option("--set", "-s", help="Any key of the job: -s embed.views=4 -s catalogue.id_column=id")
+]
+
+
+def main() -> None:
+    """Run the command line; the entry point of the `voorwerp` script."""
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        app(standalone_mode=True)
+    except VoorwerpError as error:
+        from jobs.report import console
+
+        console.print("[bold red]error:[/bold red]", end=" ")
+        console.print(str(error), markup=False, soft_wrap=True)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _terminate(signum: int, frame: Any) -> None:
+    sys.exit(128 + signum)
+
+
+def _stage(name: str, summary: str, example: str) -> None:
+    """Add a command that runs one stage of a release job."""
+
+    def command(
+        job: JobFile = None,
+        catalogue: Catalogue = None,
+        output: Output = None,
+        architecture: Architecture = None,
+        weights: WeightsOption = None,
+        preset: PresetOption = None,
+        components: Components = None,
+        set_: Settings = None,
+    ) -> None:
+        options = {
+            "catalogue.path": catalogue,
+            "output": output,
+            "encoder.architecture": architecture,
+            "encoder.weights": weights,
+            "embed.preset": preset,
+            "reduce.n_components": components,
+        }
+        overrides = {key: value for key, value in options.items() if value is not None} | _settings(set_ or [])
+        config = load_job(ReleaseJob, job, overrides)
+        from jobs import release
+
+        run: Callable[[ReleaseJob], Any] = getattr(release, "run" if name == "release" else f"run_{name}")
+        run(config)
+
+    command.__doc__ = f"{summary}\n\nExample: `{example}`"
+    app.command(name, epilog=EXIT_CODES)(command)
+
+
+_stage(
+    "release",
+    "Plan, embed, reduce and index a catalogue; run it again to resume or to confirm.",
+    "voorwerp release job.yaml --output s3://bucket/dr1",
+)
+_stage(
+    "plan",
+    "Check a catalogue and cut it into units of work. First stage of a release.",
+    "voorwerp plan job.yaml",
+)
+_stage(
+    "embed",
+    "Turn every planned cutout into an embedding or a reject. Second stage; resumes where it stopped.",
+    "voorwerp embed job.yaml -s embed.batch_size=64",
+)
+_stage(
+    "reduce",
+    "Fit a PCA to the embeddings and project them. Third stage.",
+    "voorwerp reduce job.yaml --components 40",
+)
+_stage(
+    "index",
+    "Build the search index and publish the release. Last stage.",
+    "voorwerp index job.yaml",
+)
+
+
+@app.command(epilog=EXIT_CODES)
+def neighbours(
+    release: Annotated[str, typer.Argument(help="Output of a release.", show_default=False)],
+    id_: Annotated[list[str] | None, typer.Option("--id", help="Object id to search around; may be repeated.")] = None,
+    position: Annotated[
+        list[str] | None, typer.Option(help='"RA Dec" in degrees, for example "180.2 -1.3"; may be repeated.')
+    ] = None,
+    k: Annotated[int, typer.Option("-k", "--k", help="Neighbours per query, 1 to 1000.")] = 16,
+    exclude: Annotated[
+        float, typer.Option(help="Leave out objects within this many arcsec of the query; the paper used 100.")
+    ] = 0.0,
+    include_self: Annotated[bool, typer.Option(help="Also list the query object.")] = False,
+    output: Annotated[
+        str | None, typer.Option("--output", "-o", help="Write .parquet, .csv or .vot instead of a table here.")
+    ] = None,
+) -> None:
+    """List the most similar galaxies (smallest L1 distance) to some objects or positions.
+
+    Example: `voorwerp neighbours out --id 587724198820577450 -k 10 --exclude 100`
+
+    Example: `voorwerp neighbours s3://bucket/dr1 --position "177.02 -1.87" -o neighbours.vot`
+    """
+    job = load_job(
+        NeighboursJob,
+        None,
+        {
+            "release": release,
+            "ids": id_ or [],
+            "positions_deg": [_position(text) for text in position or []],
+            "k": k,
+            "exclusion_radius_arcsec": exclude,
+            "include_self": include_self,
+            "output": output,
+        },
+    )
+    from jobs import neighbours as job_module
+
+    job_module.run(job)
+
+
+@app.command(epilog=EXIT_CODES)
+def verify(
+    release: Annotated[str, typer.Argument(help="Output of a release.", show_default=False)],
+) -> None:
+    """Recompute every hash, count and id digest of a release; list what is wrong, missing or left over.
+
+    Example: `voorwerp verify out`
+    """
+    from jobs import verify as job_module
+
+    if not job_module.run(release):
+        raise typer.Exit(1)
+
+
+def _settings(assignments: list[str]) -> dict[str, Any]:
+    settings = {}
+    for assignment in assignments:
+        key, separator, value = assignment.partition("=")
+        if not separator:
+            raise ConfigError(f"--set: expected key=value, found {assignment!r}")
+        try:
+            settings[key] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"--set {key}: not a YAML value: {value!r}") from error
+    return settings
+
+
+def _position(text: str) -> tuple[float, float]:
+    try:
+        ra_deg, dec_deg = (float(part) for part in text.replace(",", " ").split())
+    except ValueError as error:
+        raise ConfigError(f'--position: expected "RA Dec" in degrees, found {text!r}') from error
+    return ra_deg, dec_deg

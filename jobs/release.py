@@ -1,0 +1,62 @@
+"""Job: release. Plan, embed, reduce and index in one go, or stage by stage; what is done already is skipped."""
+
+from engine.cluster.session import session
+from engine.storage.artefacts import claimed, read_manifest
+from engine.storage.store import Store
+from engine.storage.weights import check_source
+from jobs import embed, encoder, index, plan, reduce
+from schemas.config import ReleaseJob
+from schemas.manifest import Manifest
+from schemas.preset import load_preset
+
+
+def run(job: ReleaseJob) -> Manifest:
+    """Run every stage; return the index, whose parents are the rest."""
+    store = Store(job.output)
+    check_inputs(job)
+    planned = plan.run(job.catalogue, job.plan, store)
+    network = encoder.run(job.encoder, load_preset(job.embed.preset), store)
+    with session(job.ray):
+        embeddings = embed.run(planned, network, job.cutouts, job.embed, job.ray, store)
+        components = reduce.run(embeddings, job.reduce, job.ray, store)
+        return index.run(components, job.index, job.ray, store)
+
+
+def run_plan(job: ReleaseJob) -> Manifest:
+    """Run the first stage: plan the catalogue."""
+    check_inputs(job)
+    return plan.run(job.catalogue, job.plan, Store(job.output))
+
+
+def run_embed(job: ReleaseJob) -> Manifest:
+    """Run the second stage on the plan that the output holds."""
+    store = Store(job.output)
+    check_inputs(job)
+    planned = read_manifest(store, "plan", claimed(store, "plan"))
+    network = encoder.run(job.encoder, load_preset(job.embed.preset), store)
+    return embed.run(planned, network, job.cutouts, job.embed, job.ray, store)
+
+
+def run_reduce(job: ReleaseJob) -> Manifest:
+    """Run the third stage on the embeddings that the output holds."""
+    store = Store(job.output)
+    embeddings = read_manifest(store, "embeddings", claimed(store, "embeddings"))
+    return reduce.run(embeddings, job.reduce, job.ray, store)
+
+
+def run_index(job: ReleaseJob) -> Manifest:
+    """Run the last stage on the components that `reduce` made with this job's settings."""
+    store = Store(job.output)
+    components = read_manifest(store, "components", reduce.components_id(claimed(store, "embeddings"), job.reduce))
+    return index.run(components, job.index, job.ray, store)
+
+
+def check_inputs(job: ReleaseJob) -> None:
+    """Refuse a wrong preset or missing weights before anything is read.
+
+    Raises
+    ------
+    ConfigError, InputNotFoundError
+    """
+    load_preset(job.embed.preset)
+    check_source(job.encoder.weights)

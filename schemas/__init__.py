@@ -1,0 +1,1 @@
+"""What things are: configs, presets, tables, paths, manifests, rejects and errors. No behaviour lives here."""

@@ -1,0 +1,196 @@
+"""Job configs: closed, typed, one section per stage. A job is a YAML file with these keys, or options that set them."""
+
+from pathlib import Path
+from typing import Any, Literal, Self, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from schemas.errors import ConfigError, InputNotFoundError
+from schemas.validation import describe
+
+PAPER_EXCLUSION_ARCSEC = 100.0
+"""Neighbours closer than this on the sky may be the same galaxy listed twice (Walmsley et al. 2022, Section 5)."""
+
+
+class Section(BaseModel):
+    """A closed part of a config: unknown keys are refused, values never change after validation."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+Job = TypeVar("Job", bound=Section)
+
+
+class CatalogueConfig(Section):
+    """Which table lists the galaxies, and what its columns are called."""
+
+    path: str = Field(description="file, folder or s3:// URI: Parquet, CSV, FITS table, VOTable or HATS")
+    format: Literal["parquet", "csv", "fits", "votable", "hats"] | None = Field(
+        None, description="found from the name when null"
+    )
+    id_column: str = Field("object_id", description="64-bit integer or string, unique")
+    ra_column: str = Field("ra_deg", description="right ascension, degrees in [0, 360)")
+    dec_column: str = Field("dec_deg", description="declination, degrees in [-90, 90]")
+    cutout_column: str = Field("cutout", description="URI of the cutout, absolute or relative, or its bytes")
+    cutout_root: str | None = Field(None, description="what relative URIs start from; the catalogue's folder when null")
+    on_duplicate: Literal["stop", "first"] = Field("stop", description="stop with a list, or keep the first row")
+
+
+class StretchConfig(Section):
+    """How FITS pixel values become [0, 1]. JPEG and PNG are already stretched and are only divided by their maximum."""
+
+    kind: Literal["linear", "asinh", "lupton"] = Field("asinh", description="lupton: RGB of Lupton et al. 2004")
+    low: float | None = Field(None, description="pixel value shown as 0; a percentile of the cutout when null")
+    high: float | None = Field(None, description="pixel value shown as 1; a percentile of the cutout when null")
+    percentile: float = Field(99.5, gt=0, le=100, description="central percentage of the pixels between low and high")
+    asinh_a: float = Field(0.1, gt=0, le=1, description="where asinh turns from linear to logarithmic, in (0, 1]")
+    lupton_q: float = Field(8.0, gt=0, description="asinh softening of the Lupton stretch")
+    lupton_stretch: float = Field(5.0, gt=0, description="linear stretch of the Lupton image, in pixel values")
+    rgb_bands: tuple[int, int, int] = Field((0, 1, 2), description="which planes are red, green and blue")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.low is not None and self.high is not None and self.low >= self.high:
+            raise ValueError(f"low ({self.low}) must be smaller than high ({self.high})")
+        return self
+
+
+class CutoutConfig(Section):
+    """How cutouts are read."""
+
+    stretch: StretchConfig = StretchConfig()
+    max_bytes: int = Field(64 * 2**20, gt=0, description="larger cutouts are rejected as too_large")
+    max_pixels: int = Field(64 * 10**6, gt=0, description="cutouts with more pixels are rejected as too_large")
+    min_side_pixels: int = Field(8, ge=1, description="cutouts with a shorter side are rejected as shape")
+
+
+class EncoderConfig(Section):
+    """Which network. There is no default: a release names its encoder."""
+
+    architecture: str = Field(description="a timm model name, for example efficientnet_b0")
+    weights: str = Field(description=".safetensors or .pt file, local or s3://; hf-hub:NAME; or package:lite0")
+
+
+class PlanConfig(Section):
+    """How the catalogue is cut into pieces."""
+
+    rows_per_partition: int = Field(20_000, ge=1, description="most rows in one HATS partition (one Parquet file)")
+    rows_per_unit: int | None = Field(
+        None, ge=1, description="most rows in one unit of work; a sixteenth of the catalogue in [32, 512] when null"
+    )
+
+
+class EmbedConfig(Section):
+    """How cutouts become embeddings."""
+
+    preset: str = Field("walmsley2022", description="name of a preset, or a .yaml file of one")
+    views: int = Field(1, ge=1, le=64, description="1: centre crop; n: mean over n random views, seeded by object id")
+    batch_size: int = Field(32, ge=1, le=4096, description="views that the encoder sees at once")
+    workers: int | None = Field(None, ge=1, description="encoder actors; one per GPU, else one per core when null")
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+
+
+class ReduceConfig(Section):
+    """How embeddings become components."""
+
+    n_components: int = Field(10, ge=1, le=4096, description="10 for search, 15 for the map, 40 for anomalies")
+    scheduler: str = Field("ray", description="ray, or the tcp:// address of a dask.distributed scheduler")
+
+    @field_validator("scheduler")
+    @classmethod
+    def _known_scheduler(cls, value: str) -> str:
+        if value != "ray" and not value.startswith(("tcp://", "tls://", "inproc://")):
+            raise ValueError("expected 'ray' or a tcp:// or tls:// address")
+        return value
+
+
+class IndexConfig(Section):
+    """How components become a searchable index."""
+
+    kind: Literal["flat"] = Field("flat", description="flat: exact, every object is compared")
+    rows_per_shard: int = Field(2_000_000, ge=1, description="objects in one shard")
+
+
+class RayConfig(Section):
+    """Where work runs."""
+
+    address: str | None = Field(None, description="of a Ray cluster; RAY_ADDRESS, else a local cluster, when null")
+    num_cpus: int | None = Field(None, ge=1, description="logical CPUs of a local cluster; at least 4 when null")
+
+
+class ReleaseJob(Section):
+    """A release: one catalogue, one encoder, one output."""
+
+    catalogue: CatalogueConfig
+    encoder: EncoderConfig
+    output: str = Field(description="folder or s3:// URI that holds everything this job makes")
+    cutouts: CutoutConfig = CutoutConfig()
+    plan: PlanConfig = PlanConfig()
+    embed: EmbedConfig = EmbedConfig()
+    reduce: ReduceConfig = ReduceConfig()
+    index: IndexConfig = IndexConfig()
+    ray: RayConfig = RayConfig()
+
+
+class NeighboursJob(Section):
+    """A search: which objects, how many neighbours, which to leave out."""
+
+    release: str = Field(description="output folder of a release")
+    ids: tuple[str, ...] = Field((), description="object ids to search around")
+    positions_deg: tuple[tuple[float, float], ...] = Field((), description="(RA, Dec) pairs in degrees")
+    k: int = Field(16, ge=1, le=1000, description="neighbours per query")
+    exclusion_radius_arcsec: float = Field(
+        0.0,
+        ge=0,
+        le=648_000,
+        description="neighbours this close to the query on the sky are left out; 100 in the paper",
+    )
+    include_self: bool = Field(False, description="also list the query object itself")
+    match_radius_arcsec: float = Field(20.0, gt=0, le=648_000, description="a position further from any object warns")
+    output: str | None = Field(None, description=".parquet, .csv or .vot file; the terminal when null")
+
+    @model_validator(mode="after")
+    def _has_queries(self) -> Self:
+        if not self.ids and not self.positions_deg:
+            raise ValueError("expected at least one id or position to search around, found none")
+        for ra_deg, dec_deg in self.positions_deg:
+            if not (0 <= ra_deg < 360 and -90 <= dec_deg <= 90):
+                raise ValueError(
+                    f"positions_deg: expected RA in [0, 360) and Dec in [-90, 90] degrees, found ({ra_deg}, {dec_deg})"
+                )
+        return self
+
+
+def load_job(model: type[Job], path: Path | None, overrides: dict[str, Any]) -> Job:
+    """Read a job from a YAML file, then apply overrides such as `{"embed.views": 4}`; either may be absent.
+
+    Raises
+    ------
+    InputNotFoundError
+        The file does not exist.
+    ConfigError
+        The file is not YAML, or its content with the overrides is not a valid job.
+    """
+    settings: dict[str, Any] = {}
+    if path is not None:
+        if not path.is_file():
+            raise InputNotFoundError(f"job config: expected a YAML file, found nothing at {path}")
+        try:
+            settings = yaml.safe_load(path.read_text()) or {}
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{path}: not valid YAML: {error}") from error
+        if not isinstance(settings, dict):
+            raise ConfigError(f"{path}: expected keys and values, found {type(settings).__name__}")
+    for key, value in overrides.items():
+        *sections, last = key.split(".")
+        place = settings
+        for section in sections:
+            place = place.setdefault(section, {})
+            if not isinstance(place, dict):
+                raise ConfigError(f"{key}: {section} is a value, not a section")
+        place[last] = value
+    try:
+        return model.model_validate(settings)
+    except ValidationError as error:
+        raise ConfigError(describe(error, model)) from error

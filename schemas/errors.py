@@ -1,0 +1,46 @@
+"""Every error a user can meet, with the exit code the command line gives it.
+
+A message says what was expected, what was found, where, and what to do. Codes follow sysexits.h where it has one.
+"""
+
+
+class VoorwerpError(Exception):
+    """Base of all errors that are the caller's or the environment's, not a defect of voorwerp."""
+
+    exit_code = 70
+
+
+class ConfigError(VoorwerpError):
+    """A job config is wrong: unknown key, wrong type, value out of range, missing section."""
+
+    exit_code = 2
+
+
+class DataError(VoorwerpError):
+    """An input as a whole cannot be used: a missing column, duplicate ids, broken weights (a bad row is a reject)."""
+
+    exit_code = 65
+
+
+class InputNotFoundError(VoorwerpError):
+    """A named input does not exist."""
+
+    exit_code = 66
+
+
+class OutputError(VoorwerpError):
+    """An output already belongs to another run, or cannot be created."""
+
+    exit_code = 73
+
+
+class StoreError(VoorwerpError):
+    """Local disk or object store failed or refused; the run can be resumed."""
+
+    exit_code = 74
+
+
+class IntegrityError(VoorwerpError):
+    """Something on disk is not what its manifest says: changed, truncated, missing, or from another parent."""
+
+    exit_code = 76

@@ -1,0 +1,100 @@
+"""Records of what was made: identities, manifests, commit records and the release that `current` points to."""
+
+import hashlib
+import json
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+FORMAT = 1
+"""Version of everything written under an output folder. A reader refuses any other."""
+
+Kind = Literal["encoder", "plan", "embeddings", "components", "index"]
+
+
+class Record(BaseModel):
+    """A closed JSON record."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class FileRecord(Record):
+    """One file of an artefact."""
+
+    path: str
+    """Relative to the artefact's folder."""
+    size_bytes: int
+    sha256: str
+
+
+class Parent(Record):
+    """The artefact that another was made from."""
+
+    id: str
+    manifest_sha256: str
+
+
+class Manifest(Record):
+    """What an artefact is, what it was made from and every file it has. Written last: no manifest, no artefact."""
+
+    format: Literal[1] = 1
+    kind: Kind
+    id: str
+    identity: dict[str, Any]
+    """The settings and parents that decide the content; `id` is their hash."""
+    parents: dict[str, Parent] = {}
+    counts: dict[str, int]
+    detail: dict[str, Any] = {}
+    """Results that a reader needs and that are no counts: digests, dimensions, explained variance."""
+    files: list[FileRecord]
+    versions: dict[str, str]
+    durations_s: dict[str, float]
+    created_utc: str
+
+
+class Commit(Record):
+    """One unit of work done: created once, never changed. The unit's rows are read through this record only."""
+
+    format: Literal[1] = 1
+    unit: str
+    n_planned: int
+    n_embedded: int
+    rejected: dict[str, int]
+    embedded_digest: str
+    rejected_digest: str
+    files: list[FileRecord]
+    """The unit's rows, then its rejects if it has any; paths relative to the work folder."""
+    durations_s: dict[str, float]
+
+
+class Release(Record):
+    """A complete chain of artefacts, and their manifests' hashes."""
+
+    format: Literal[1] = 1
+    id: str
+    artefacts: dict[str, Parent]
+    counts: dict[str, int]
+    created_utc: str
+
+
+class Current(Record):
+    """The pointer that readers follow."""
+
+    format: Literal[1] = 1
+    release: str
+    sha256: str
+
+
+def canonical(value: Any) -> bytes:
+    """Encode a JSON value so that equal values give equal bytes."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def content_id(value: Any) -> str:
+    """Name a JSON value by its content: 16 hex digits of SHA-256."""
+    return hashlib.sha256(canonical(value)).hexdigest()[:16]
+
+
+def identity_id(kind: Kind, identity: dict[str, Any]) -> str:
+    """Name an artefact by what decides its content."""
+    return content_id({"format": FORMAT, "kind": kind, "identity": identity})

@@ -1,0 +1,87 @@
+"""Every path under an output folder, spelt once. All are relative to the output.
+
+    OUTPUT/
+    |-- current.json                     names the release that readers see; replaced in one step
+    |-- claims/{plan,embeddings}.json    which catalogue, encoder and preset this output belongs to
+    |-- releases/<id>.json               a complete chain of artefacts
+    |-- encoder/<id>/                    manifest.json  weights.safetensors
+    |-- plan/<id>/                       manifest.json  units.parquet  rejects.parquet  HATS catalogue of the rows
+    |-- embeddings/<id>/                 manifest.json  rejects.parquet  HATS catalogue
+    |-- components/<id>/                 manifest.json  pca.safetensors  pca.json  HATS catalogue
+    |-- index/<id>/                      manifest.json  shard-00000.faiss  objects-00000.parquet ...
+    `-- work/<id>/                       commits/<unit>.json  parts/<unit>-<attempt>.parquet, until embedding ends
+
+An artefact folder without its `manifest.json` is unfinished, and no reader opens it.
+"""
+
+from schemas.manifest import Kind
+
+CURRENT = "current.json"
+RELEASES = "releases"
+MANIFEST = "manifest.json"
+WEIGHTS = "weights.safetensors"
+UNITS = "units.parquet"
+REJECTS = "rejects.parquet"
+PCA_TENSORS = "pca.safetensors"
+PCA_SUMMARY = "pca.json"
+DATASET = "dataset"
+
+
+def claim(kind: Kind) -> str:
+    """Path of the record that gives an output to one plan or one set of embeddings."""
+    return f"claims/{kind}.json"
+
+
+def release(release_id: str) -> str:
+    """Path of a release record."""
+    return f"{RELEASES}/{release_id}.json"
+
+
+def artefact(kind: Kind, artefact_id: str) -> str:
+    """Folder of an artefact."""
+    return f"{kind}/{artefact_id}"
+
+
+def manifest(kind: Kind, artefact_id: str) -> str:
+    """Path of an artefact's manifest."""
+    return f"{artefact(kind, artefact_id)}/{MANIFEST}"
+
+
+def partition(order: int, pixel: int) -> str:
+    """Path of a HATS partition, relative to its artefact (the HATS note, Section 3)."""
+    return f"{DATASET}/Norder={order}/Dir={pixel // 10_000 * 10_000}/Npix={pixel}.parquet"
+
+
+def shard(number: int) -> str:
+    """Path of a FAISS shard, relative to its index."""
+    return f"shard-{number:05d}.faiss"
+
+
+def shard_objects(number: int) -> str:
+    """Path of the objects of a shard, in the order of its vectors, relative to its index."""
+    return f"objects-{number:05d}.parquet"
+
+
+def work(embeddings_id: str) -> str:
+    """Folder of what embedding has done so far."""
+    return f"work/{embeddings_id}"
+
+
+def commits(embeddings_id: str) -> str:
+    """Folder of the commit records of a run."""
+    return f"{work(embeddings_id)}/commits"
+
+
+def commit(embeddings_id: str, unit: str) -> str:
+    """Path of a unit's commit record."""
+    return f"{commits(embeddings_id)}/{unit}.json"
+
+
+def part(unit: str, attempt: str) -> str:
+    """Path of an attempt's rows, relative to the work folder."""
+    return f"parts/{unit}-{attempt}.parquet"
+
+
+def part_rejects(unit: str, attempt: str) -> str:
+    """Path of an attempt's rejects, relative to the work folder."""
+    return f"parts/{unit}-{attempt}.rejects.parquet"
