@@ -173,6 +173,21 @@ def verify(
         raise typer.Exit(1)
 
 
+@app.command(epilog=EXIT_CODES)
+def demo(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the page and the release.")] = Path(
+        "voorwerp-demo"
+    ),
+) -> None:
+    """Find the galaxies of the Hubble Deep Field and make a page of their neighbours; a first run in a few minutes.
+
+    Example: `voorwerp demo --output voorwerp-demo`
+    """
+    from jobs import demo as job_module
+
+    job_module.run(output)
+
+
 def _settings(assignments: list[str]) -> dict[str, Any]:
     settings = {}
     for assignment in assignments:

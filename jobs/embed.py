@@ -6,12 +6,11 @@ from time import perf_counter
 
 from engine.cluster.assemble import assemble, collect_rejects, read_commits
 from engine.cluster.embed import embed
-from engine.cluster.session import Resources, session
+from engine.cluster.session import Resources, connect
 from engine.cluster.unit import EmbedTask
 from engine.compute.digest import add_digests, id_digest
-from engine.compute.plan import Unit
 from engine.storage.artefacts import as_parent, claim, find, finish, library_versions, utc_now
-from engine.storage.hats_catalogue import Partition, write_hats_metadata
+from engine.storage.hats_catalogue import write_hats_metadata
 from engine.storage.parquet import read_table, write_table
 from engine.storage.store import Store
 from jobs.report import note, progress, reused
@@ -19,6 +18,7 @@ from schemas import paths
 from schemas.config import CutoutConfig, EmbedConfig, RayConfig
 from schemas.errors import ConfigError, IntegrityError
 from schemas.manifest import Commit, Manifest
+from schemas.partition import Partition, Unit
 from schemas.preset import load_preset
 from schemas.tables import OBJECT_ID
 
@@ -50,28 +50,26 @@ def run(
     if done:
         return reused(done)
     started = perf_counter()
-    with session(ray) as resources:
-        device = _device(config.device, resources)
-        task = EmbedTask(
-            output=store.uri(),
-            plan_id=plan.id,
-            encoder_id=network.id,
-            embeddings_id=embeddings_id,
-            architecture=network.identity["architecture"],
-            dimension=network.detail["dimension"],
-            preset=preset,
-            views=config.views,
-            batch_size=config.batch_size,
-            cutouts=cutouts,
-            device=device,
-        )
-        workers = config.workers or (resources.gpus if device == "cuda" else resources.cores)
-        units = [
-            Unit(**row) for row in read_table(store.below(paths.artefact("plan", plan.id)), paths.UNITS).to_pylist()
-        ]
-        commits = _embed_missing(units, task, workers, resources, store)
-        embedded_s = perf_counter() - started
-        manifest = _finalise(units, commits, plan, network, config.preset, embeddings_id, identity, embedded_s, store)
+    resources = connect(ray)
+    device = _device(config.device, resources)
+    task = EmbedTask(
+        output=store.uri(),
+        plan_id=plan.id,
+        encoder_id=network.id,
+        embeddings_id=embeddings_id,
+        architecture=network.identity["architecture"],
+        dimension=network.detail["dimension"],
+        preset=preset,
+        views=config.views,
+        batch_size=config.batch_size,
+        cutouts=cutouts,
+        device=device,
+    )
+    workers = config.workers or (resources.gpus if device == "cuda" else resources.cores)
+    units = [Unit(**row) for row in read_table(store.below(paths.artefact("plan", plan.id)), paths.UNITS).to_pylist()]
+    commits = _embed_missing(units, task, workers, resources, store)
+    embedded_s = perf_counter() - started
+    manifest = _finalise(units, commits, plan, network, config.preset, embeddings_id, identity, embedded_s, store)
     store.delete_folder(paths.work(embeddings_id))
     return manifest
 
@@ -107,7 +105,7 @@ def _finalise(
     ordered = [commits[unit.name] for unit in units]
     partitions: dict[Partition, list[Commit]] = defaultdict(list)
     for unit in units:
-        partitions[Partition(unit.order, unit.pixel)].append(commits[unit.name])
+        partitions[unit.partition].append(commits[unit.name])
     with progress("assemble", len(partitions), "partitions") as advance:
         written = assemble(store, embeddings_id, partitions, advance)
     folder = store.below(paths.artefact("embeddings", embeddings_id))

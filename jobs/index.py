@@ -3,14 +3,14 @@
 from time import perf_counter
 
 from engine.cluster.index import build_shards, plan_shards
-from engine.cluster.session import session
+from engine.cluster.session import connect
 from engine.storage.artefacts import as_parent, find, finish, library_versions, publish, utc_now
-from engine.storage.hats_catalogue import PartitionFile
 from engine.storage.store import Store
 from jobs.report import note, progress, reused
 from schemas import paths
 from schemas.config import IndexConfig, RayConfig
 from schemas.manifest import Manifest, identity_id
+from schemas.partition import PartitionFile
 
 
 def run(components: Manifest, config: IndexConfig, ray: RayConfig, store: Store) -> Manifest:
@@ -33,7 +33,8 @@ def _build(
     )
     source = store.below(paths.artefact("components", components.id))
     target = store.below(paths.artefact("index", index_id))
-    with session(ray), progress("index", components.counts["components"], "objects") as advance:
+    connect(ray)
+    with progress("index", components.counts["components"], "objects") as advance:
         files = build_shards(source, target, shards, advance)
     manifest = Manifest(
         kind="index",

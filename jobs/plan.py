@@ -9,13 +9,14 @@ from engine.compute.digest import id_digest, table_digest
 from engine.compute.plan import Planned, default_rows_per_unit, plan_objects, units
 from engine.storage.artefacts import claim, find, finish, library_versions, utc_now
 from engine.storage.catalogue import read_catalogue
-from engine.storage.hats_catalogue import Partition, write_hats_metadata
+from engine.storage.hats_catalogue import write_hats_metadata
 from engine.storage.parquet import write_table
 from engine.storage.store import Store
 from jobs.report import note, progress, reused, warn
 from schemas import paths
 from schemas.config import CatalogueConfig, PlanConfig
 from schemas.manifest import Manifest
+from schemas.partition import Partition
 from schemas.tables import DEC, HEALPIX, OBJECT_ID, RA
 
 

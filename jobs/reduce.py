@@ -1,21 +1,19 @@
 """Job: reduce. Embeddings become components; the fitted PCA is kept beside them."""
 
-from contextlib import nullcontext
 from time import perf_counter
 from typing import Any
 
-from engine.cluster.reduce import fit, project_partitions
-from engine.cluster.session import session
-from engine.compute.pca import PCA
-from engine.storage.arrays import write_arrays, write_json
+from engine.cluster.reduce import fit, project_partitions, write_pca
+from engine.cluster.session import connect
 from engine.storage.artefacts import as_parent, find, finish, library_versions, utc_now
-from engine.storage.hats_catalogue import PartitionFile, write_hats_metadata
+from engine.storage.hats_catalogue import write_hats_metadata
 from engine.storage.store import Store
 from jobs.report import note, progress, reused
 from schemas import paths
 from schemas.config import RayConfig, ReduceConfig
 from schemas.errors import DataError
-from schemas.manifest import FileRecord, Manifest, identity_id
+from schemas.manifest import Manifest, identity_id
+from schemas.partition import PartitionFile
 
 
 def run(embeddings: Manifest, config: ReduceConfig, ray: RayConfig, store: Store) -> Manifest:
@@ -39,14 +37,15 @@ def run(embeddings: Manifest, config: ReduceConfig, ray: RayConfig, store: Store
         )
     source = store.below(paths.artefact("embeddings", embeddings.id))
     target = store.below(paths.artefact("components", artefact_id))
-    with session(ray) if config.scheduler == "ray" else nullcontext():
-        with progress("fit PCA", len(partitions), "partitions") as advance:
-            pca = fit(source, partitions, config.n_components, config.scheduler, advance)
-        fitted_s = perf_counter() - started
-        with progress("project", len(partitions), "partitions") as advance:
-            written = project_partitions(source, target, partitions, pca, config.scheduler, advance)
+    if config.scheduler == "ray":
+        connect(ray)
+    with progress("fit PCA", len(partitions), "partitions") as advance:
+        pca = fit(source, partitions, config.n_components, config.scheduler, advance)
+    fitted_s = perf_counter() - started
+    with progress("project", len(partitions), "partitions") as advance:
+        written = project_partitions(source, target, partitions, pca, config.scheduler, advance)
     n_rows = sum(part.n_rows for part in written)
-    files = [part.file for part in written] + _write_pca(target, pca)
+    files = [part.file for part in written] + write_pca(target, pca)
     files += write_hats_metadata(target, "components", [part.partition for part in written], n_rows)
     explained = pca.explained_variance_ratio
     manifest = Manifest(
@@ -76,19 +75,3 @@ def components_id(embeddings_id: str, config: ReduceConfig) -> str:
 
 def _identity(embeddings_id: str, config: ReduceConfig) -> dict[str, Any]:
     return {"embeddings": embeddings_id, "n_components": config.n_components}
-
-
-def _write_pca(target: Store, pca: PCA) -> list[FileRecord]:
-    summary = {
-        "n_components": len(pca.components),
-        "n_embeddings": pca.n,
-        "explained_variance": pca.explained_variance.tolist(),
-        "explained_variance_ratio": pca.explained_variance_ratio.tolist(),
-    }
-    arrays = {
-        "components": pca.components,
-        "mean": pca.mean,
-        "explained_variance": pca.explained_variance,
-        "column_variance": pca.column_variance,
-    }
-    return [write_arrays(target, paths.PCA_TENSORS, arrays), write_json(target, paths.PCA_SUMMARY, summary)]

@@ -1,6 +1,5 @@
 """Job: release. Plan, embed, reduce and index in one go, or stage by stage; what is done already is skipped."""
 
-from engine.cluster.session import session
 from engine.storage.artefacts import claimed, read_manifest
 from engine.storage.store import Store
 from engine.storage.weights import check_source
@@ -16,10 +15,9 @@ def run(job: ReleaseJob) -> Manifest:
     check_inputs(job)
     planned = plan.run(job.catalogue, job.plan, store)
     network = encoder.run(job.encoder, load_preset(job.embed.preset), store)
-    with session(job.ray):
-        embeddings = embed.run(planned, network, job.cutouts, job.embed, job.ray, store)
-        components = reduce.run(embeddings, job.reduce, job.ray, store)
-        return index.run(components, job.index, job.ray, store)
+    embeddings = embed.run(planned, network, job.cutouts, job.embed, job.ray, store)
+    components = reduce.run(embeddings, job.reduce, job.ray, store)
+    return index.run(components, job.index, job.ray, store)
 
 
 def run_plan(job: ReleaseJob) -> Manifest:

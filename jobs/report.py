@@ -1,5 +1,6 @@
 """What a person sees while a job runs: progress bars with rates and time left on a terminal, plain lines elsewhere."""
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from time import perf_counter
@@ -11,7 +12,7 @@ from rich.text import Text
 from schemas.manifest import Manifest
 
 console = Console(stderr=True, highlight=False)
-output = Console(highlight=False)
+output = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
 _LABEL_WIDTH = 11
 
 

@@ -7,12 +7,12 @@ import pyarrow as pa
 
 from engine.cluster.stream import stream
 from engine.storage.artefacts import decode, encode
-from engine.storage.hats_catalogue import Partition, PartitionFile
 from engine.storage.parquet import read_table, write_table
 from engine.storage.store import Store, file_record
 from schemas import paths
 from schemas.errors import IntegrityError
 from schemas.manifest import Commit, FileRecord
+from schemas.partition import Partition, PartitionFile
 
 
 def read_commits(store: Store, embeddings_id: str) -> dict[str, Commit]:

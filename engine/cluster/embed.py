@@ -8,11 +8,11 @@ import ray
 from engine.cluster.session import Resources
 from engine.cluster.stream import stream
 from engine.cluster.unit import EmbedTask, embed_unit
-from engine.compute.plan import Unit
 from engine.storage.artefacts import decode, encode
 from engine.storage.store import Store
 from schemas import paths
 from schemas.manifest import Commit
+from schemas.partition import Unit
 
 ACTOR_CPUS = 0.5
 """Logical CPUs of an actor; actors that reserve every CPU leave none for other tasks, and Ray Data waits forever."""

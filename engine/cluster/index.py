@@ -10,11 +10,11 @@ from engine.cluster.reduce import fixed_size_matrix
 from engine.cluster.stream import stream
 from engine.storage.artefacts import decode, encode
 from engine.storage.faiss_index import write_flat_shard
-from engine.storage.hats_catalogue import PartitionFile
 from engine.storage.parquet import read_table, write_table
 from engine.storage.store import Store
 from schemas import paths
 from schemas.manifest import FileRecord
+from schemas.partition import PartitionFile
 from schemas.tables import COMPONENTS, CUTOUT, DEC, OBJECT_ID, RA
 
 

@@ -8,10 +8,13 @@ from dask import delayed
 
 from engine.cluster.dask_graph import Advance, compute
 from engine.compute.pca import PCA, merge_all, moments, project, solve
-from engine.storage.hats_catalogue import PartitionFile
+from engine.storage.arrays import read_arrays, write_arrays, write_json
 from engine.storage.parquet import read_table, write_table
 from engine.storage.store import Store
+from schemas import paths
 from schemas.errors import DataError
+from schemas.manifest import FileRecord
+from schemas.partition import PartitionFile
 from schemas.tables import COMPONENTS, EMBEDDING, with_vectors
 
 MERGE_FAN_IN = 8
@@ -49,6 +52,25 @@ def project_partitions(
     shared = delayed(pca, traverse=False)
     tasks = [delayed(_project_partition)(embeddings, components, part, shared) for part in partitions]
     return compute(tasks, _project_partition.__name__, scheduler, advance)
+
+
+def write_pca(components: Store, pca: PCA) -> list[FileRecord]:
+    """Keep a fit beside its components: every field as safetensors, and a summary to read."""
+    summary = {
+        "n_components": len(pca.components),
+        "n_embeddings": pca.n,
+        "explained_variance": pca.explained_variance.tolist(),
+        "explained_variance_ratio": pca.explained_variance_ratio.tolist(),
+    }
+    fields = {name: np.asarray(value) for name, value in pca._asdict().items()}
+    return [write_arrays(components, paths.PCA_TENSORS, fields), write_json(components, paths.PCA_SUMMARY, summary)]
+
+
+def read_pca(components: Store) -> PCA:
+    """Read a fit; `engine.compute.pca.as_incremental_pca` hands it to scikit-learn."""
+    fields = read_arrays(components, paths.PCA_TENSORS)
+    n = int(fields.pop("n").item())
+    return PCA(n=n, **fields)
 
 
 def fixed_size_matrix(column: pa.ChunkedArray) -> np.ndarray:

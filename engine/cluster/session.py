@@ -1,7 +1,10 @@
-"""A Ray session: a local cluster, or a connection to a running one."""
+"""The connection of a process to Ray: a local cluster, or a running one."""
 
 import logging
 import os
+import signal
+import socket
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +18,7 @@ from schemas.errors import StoreError, VoorwerpError
 SMALLEST_LOCAL_CPUS = 4
 """Logical CPUs of a local cluster on a small machine; with fewer, actors leave none for other tasks."""
 NO_PROGRESS_TIMEOUT_S = 600
+CONNECT_TIMEOUT_S = 10
 
 
 @dataclass(frozen=True)
@@ -26,9 +30,10 @@ class Resources:
     gpus: int
 
 
-@contextmanager
-def session(config: RayConfig) -> Iterator[Resources]:
-    """Use a Ray cluster for the length of a block; reuse the one this process is already connected to.
+def connect(config: RayConfig) -> Resources:
+    """Connect this process to Ray, once: to the given cluster, else to a local one that ends with the process.
+
+    Later calls find the connection there, whatever their config.
 
     Raises
     ------
@@ -37,20 +42,15 @@ def session(config: RayConfig) -> Iterator[Resources]:
     """
     for name in ("ray", "ray.data"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    started = not ray.is_initialized()
     address = config.address or os.environ.get("RAY_ADDRESS")
-    if started:
-        _connect(address, config.num_cpus)
-    try:
-        context = ray.data.DataContext.get_current()
-        context.enable_progress_bars = False
-        context.execution_no_progress_timeout_s = NO_PROGRESS_TIMEOUT_S
-        resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
-        cores = int(resources.get("CPU", 1)) if address else min(os.cpu_count() or 1, int(resources.get("CPU", 1)))
-        yield Resources(cores=cores, gpus=int(resources.get("GPU", 0)))
-    finally:
-        if started:
-            ray.shutdown()
+    if not ray.is_initialized():
+        _start(address, config.num_cpus)
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.execution_no_progress_timeout_s = NO_PROGRESS_TIMEOUT_S
+    resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    cpus = int(resources.get("CPU", 1))
+    return Resources(cores=cpus if address else min(os.cpu_count() or 1, cpus), gpus=int(resources.get("GPU", 0)))
 
 
 @contextmanager
@@ -68,13 +68,42 @@ def causes() -> Iterator[None]:
         raise
 
 
-def _connect(address: str | None, num_cpus: int | None) -> None:
+def _start(address: str | None, num_cpus: int | None) -> None:
+    # Ray Data keeps actors' arguments in the object store, and Ray's C++ side complains of that at every start.
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
-        if address and address != "local":
-            ray.init(address=address, **quiet)
-        else:
-            cpus = num_cpus or max(SMALLEST_LOCAL_CPUS, os.cpu_count() or 1)
-            ray.init(address="local", num_cpus=cpus, include_dashboard=False, **quiet)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+        with _silent_stderr():
+            if address and address != "local":
+                _check_reachable(address)
+                ray.init(address=address, **quiet)
+            else:
+                cpus = num_cpus or max(SMALLEST_LOCAL_CPUS, os.cpu_count() or 1)
+                ray.init(address="local", num_cpus=cpus, include_dashboard=False, **quiet)
+    except (OSError, RuntimeError, ValueError) as error:
         raise StoreError(f"ray.address: cannot use the Ray cluster at {address or 'this machine'}: {error}") from error
+    finally:
+        # Ray installs a handler of its own that aborts the process; a driver that is told to stop should clean up.
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, on_sigterm)
+
+
+def _check_reachable(address: str) -> None:
+    """Try the port first: Ray itself waits for many minutes."""
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if port.isdigit():
+        socket.create_connection((host, int(port)), timeout=CONNECT_TIMEOUT_S).close()
+
+
+@contextmanager
+def _silent_stderr() -> Iterator[None]:
+    """Drop what Ray's C++ side prints while it starts; what goes wrong comes as an exception."""
+    kept = os.dup(2)
+    with open(os.devnull, "wb") as nothing:
+        os.dup2(nothing.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)

@@ -11,7 +11,6 @@ import numpy as np
 import pyarrow as pa
 
 from engine.compute.digest import id_digest
-from engine.compute.plan import Unit
 from engine.compute.rejects import Reject, rejects_table
 from engine.compute.stretch import choose_bands, unit_range
 from engine.compute.views import make_views
@@ -22,6 +21,7 @@ from engine.storage.store import Store
 from schemas import paths
 from schemas.config import CutoutConfig
 from schemas.manifest import Commit
+from schemas.partition import Unit
 from schemas.preset import Preset
 from schemas.reject import RejectReason
 from schemas.tables import CUTOUT, EMBEDDING, IMAGE, OBJECT_ID, with_vectors
@@ -66,7 +66,7 @@ def embed_unit(unit: Unit, task: EmbedTask, encoder: Callable[[np.ndarray], np.n
     """
     started = perf_counter()
     store = Store(task.output)
-    plan_partition = f"{paths.artefact('plan', task.plan_id)}/{paths.partition(unit.order, unit.pixel)}"
+    plan_partition = f"{paths.artefact('plan', task.plan_id)}/{unit.partition.path}"
     objects = read_row_group(store, plan_partition, unit.row_group)
     embeddings = np.zeros((len(objects), task.dimension), np.float32)
     rejects: dict[int, Reject] = {}

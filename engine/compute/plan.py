@@ -9,22 +9,13 @@ import pyarrow.compute as pc
 from engine.compute import sky
 from engine.compute.rejects import Reject, rejects_table
 from schemas.errors import DataError
+from schemas.partition import Unit
 from schemas.reject import RejectReason
 from schemas.tables import DEC, HEALPIX, OBJECT_ID, RA
 
 _LISTED_DUPLICATES = 10
 _DUPLICATE = Reject(RejectReason.DUPLICATE_ID, "an earlier row has this id")
 _BAD_COORD = Reject(RejectReason.BAD_COORD, "expected RA in [0, 360) and Dec in [-90, 90] degrees")
-
-
-class Unit(NamedTuple):
-    """A unit of work: one row group of one partition of the plan."""
-
-    name: str
-    order: int
-    pixel: int
-    row_group: int
-    n_rows: int
 
 
 class Planned(NamedTuple):

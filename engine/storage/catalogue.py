@@ -10,8 +10,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 import pyarrow.dataset as pads
+from hats.catalog.dataset.collection_properties import CollectionProperties
+from upath import UPath
 
 from engine.storage.store import Store, resolve
+from schemas import paths
 from schemas.config import CatalogueConfig
 from schemas.errors import DataError, InputNotFoundError
 from schemas.tables import CUTOUT, DEC, HEALPIX, IMAGE, OBJECT_ID, RA, RESERVED
@@ -27,6 +30,7 @@ _SUFFIXES = {
     ".votable": "votable",
 }
 _HIVE_COLUMNS = ("Norder", "Dir", "Npix")
+_HATS_COLLECTION = "collection.properties"
 
 
 def read_catalogue(config: CatalogueConfig) -> pa.Table:
@@ -88,7 +92,7 @@ def read_catalogue(config: CatalogueConfig) -> pa.Table:
 
 
 def _detect(store: Store) -> str:
-    if store.exists("hats.properties") or store.exists("properties"):
+    if any(store.exists(name) for name in (_HATS_COLLECTION, "hats.properties", "properties")):
         return "hats"
     name = PurePosixPath(store.root)
     suffix = name.with_suffix("").suffix if name.suffix == ".gz" else name.suffix
@@ -107,7 +111,9 @@ def _read_parquet(store: Store, config: CatalogueConfig) -> tuple[pa.Table, dict
 
 
 def _read_hats(store: Store, config: CatalogueConfig) -> tuple[pa.Table, dict[str, str]]:
-    return _read_parquet(store.below("dataset"), config)
+    if store.exists(_HATS_COLLECTION):
+        store = store.below(CollectionProperties.read_from_dir(UPath(store.uri())).hats_primary_table_url)
+    return _read_parquet(store.below(paths.DATASET), config)
 
 
 def _read_csv(store: Store, config: CatalogueConfig) -> tuple[pa.Table, dict[str, str]]:

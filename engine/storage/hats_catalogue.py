@@ -4,7 +4,6 @@ Follows the IVOA note on HATS; the paths come from `schemas.paths`, the metadata
 """
 
 from collections.abc import Iterable
-from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.dataset as pads
@@ -15,35 +14,11 @@ from upath import UPath
 
 from engine.storage.store import Store, file_record
 from schemas import paths
-from schemas.manifest import FileRecord, Record
+from schemas.manifest import FileRecord
+from schemas.partition import Partition
 from schemas.tables import DEC, HEALPIX, RA
 
 _METADATA = ("hats.properties", "properties", "partition_info.csv", "dataset/_metadata", "dataset/_common_metadata")
-
-
-class Partition(NamedTuple):
-    """A HEALPix pixel (nested)."""
-
-    order: int
-    pixel: int
-
-    @property
-    def path(self) -> str:
-        """Path of the partition's file, relative to its catalogue."""
-        return paths.partition(self.order, self.pixel)
-
-    @property
-    def first_healpix(self) -> int:
-        """First pixel at order 29 inside: sorting by it gives the order of the rows."""
-        return self.pixel << 2 * (29 - self.order)
-
-
-class PartitionFile(Record):
-    """A partition that was written."""
-
-    partition: Partition
-    n_rows: int
-    file: FileRecord
 
 
 def write_hats_metadata(store: Store, name: str, partitions: Iterable[Partition], n_rows: int) -> list[FileRecord]:

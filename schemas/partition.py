@@ -1,0 +1,46 @@
+"""Pieces of a catalogue: HATS partitions, and the units of work they are cut into."""
+
+from typing import NamedTuple
+
+from schemas import paths
+from schemas.manifest import FileRecord, Record
+
+
+class Partition(NamedTuple):
+    """A HEALPix pixel, nested."""
+
+    order: int
+    pixel: int
+
+    @property
+    def path(self) -> str:
+        """Path of the partition's file, relative to its catalogue."""
+        return paths.partition(self.order, self.pixel)
+
+    @property
+    def first_healpix(self) -> int:
+        """First pixel at order 29 inside: sorting by it gives the order of the rows."""
+        return self.pixel << 2 * (29 - self.order)
+
+
+class PartitionFile(Record):
+    """A partition that was written."""
+
+    partition: Partition
+    n_rows: int
+    file: FileRecord
+
+
+class Unit(NamedTuple):
+    """A unit of work: one row group of one partition of the plan."""
+
+    name: str
+    order: int
+    pixel: int
+    row_group: int
+    n_rows: int
+
+    @property
+    def partition(self) -> Partition:
+        """The partition that the unit is a piece of."""
+        return Partition(self.order, self.pixel)

@@ -1,0 +1,96 @@
+"""Fixtures that several parts share: a small survey, a small encoder, an object store, one Ray cluster."""
+
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv as pacsv
+import pytest
+from PIL import Image
+
+BUCKET = "survey"
+TINY_ARCHITECTURE = "test_efficientnet"
+
+
+def galaxy_pixels(seed: int, side: int = 48) -> np.ndarray:
+    """An elliptical light profile with noise, different for every seed: (side, side, 3) uint8."""
+    generator = np.random.default_rng(seed)
+    y, x = np.mgrid[-1 : 1 : side * 1j, -1 : 1 : side * 1j]
+    angle, ratio, size = generator.uniform(0, np.pi), generator.uniform(0.3, 1), generator.uniform(0.1, 0.4)
+    u, v = x * np.cos(angle) + y * np.sin(angle), (y * np.cos(angle) - x * np.sin(angle)) / ratio
+    light = np.exp(-np.hypot(u, v) / size)[..., None] * generator.uniform(0.5, 1, 3)
+    return (255 * np.clip(light + generator.normal(0, 0.02, (side, side, 3)), 0, 1)).astype(np.uint8)
+
+
+def write_survey(folder: Path, n: int) -> Path:
+    """Write n JPEG cutouts and a CSV catalogue with an extra column; return the catalogue's path."""
+    (folder / "cutouts").mkdir(parents=True)
+    generator = np.random.default_rng(n)
+    for number in range(n):
+        Image.fromarray(galaxy_pixels(number)).save(folder / "cutouts" / f"{number}.jpg", quality=95)
+    catalogue = pa.table(
+        {
+            "object_id": pa.array(range(1000, 1000 + n)),
+            "ra_deg": generator.uniform(0, 360, n),
+            "dec_deg": np.degrees(np.arcsin(generator.uniform(-1, 1, n))),
+            "cutout": [f"cutouts/{number}.jpg" for number in range(n)],
+            "magnitude": generator.uniform(14, 18, n),
+        }
+    )
+    pacsv.write_csv(catalogue, folder / "catalogue.csv")
+    return folder / "catalogue.csv"
+
+
+@pytest.fixture(scope="session")
+def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Seeded random weights of a small timm network, as a file: tests name their encoder like everyone else."""
+    import timm
+    import torch
+    from safetensors.torch import save_file
+
+    torch.manual_seed(7)
+    network = timm.create_model(TINY_ARCHITECTURE, pretrained=False, in_chans=1)
+    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
+    save_file(network.state_dict(), path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def survey(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Catalogue of a survey of 90 galaxies; not to be changed."""
+    return write_survey(tmp_path_factory.mktemp("survey"), 90)
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[str]:
+    """An S3 server in this process with an empty bucket; AWS_* variables point to it for the rest of the session."""
+    from moto.server import ThreadedMotoServer
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    settings = {
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+        "AWS_ACCESS_KEY_ID": "testing",
+        "AWS_SECRET_ACCESS_KEY": "testing",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    os.environ.update(settings)
+    import s3fs
+
+    s3fs.S3FileSystem().mkdir(BUCKET)
+    yield f"s3://{BUCKET}"
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def ray_session(s3_server: str) -> None:
+    """One local Ray cluster for all cluster tests; it starts after the S3 settings, which its workers inherit."""
+    from engine.cluster.session import connect
+    from schemas.config import RayConfig
+
+    connect(RayConfig())

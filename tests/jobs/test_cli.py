@@ -1,0 +1,221 @@
+"""The command as a user types it: messages, exit codes, and that nothing is started for a job that cannot run."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from astropy import units
+from astropy.table import Table
+
+from engine.storage.artefacts import current_manifest
+from engine.storage.store import Store
+from schemas import paths
+from tests.conftest import TINY_ARCHITECTURE, write_survey
+
+UNREACHABLE_RAY = {"RAY_ADDRESS": "127.0.0.1:1"}
+"""With this, a job that gets as far as Ray fails with exit code 74: refusals must come before."""
+
+
+def voorwerp(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", "from jobs.cli import main; main()", *map(str, arguments)]
+    return subprocess.run(
+        command, env=os.environ | environment, capture_output=True, text=True, timeout=240, check=False
+    )
+
+
+def write_job(folder: Path, catalogue: Path, weights: Path, **sections: dict) -> Path:
+    settings = {
+        "catalogue": {"path": str(catalogue)},
+        "encoder": {"architecture": TINY_ARCHITECTURE, "weights": str(weights)},
+        "output": str(folder / "out"),
+    }
+    for name, section in sections.items():
+        settings[name] = {**settings.get(name, {}), **section}
+    path = folder / "job.yaml"
+    path.write_text(yaml.safe_dump(settings))
+    return path
+
+
+def assert_refused(result: subprocess.CompletedProcess[str], code: int, *patterns: str) -> None:
+    assert result.returncode == code, result.stderr
+    assert "Traceback" not in result.stderr
+    for pattern in patterns:
+        assert re.search(pattern, result.stderr), result.stderr
+
+
+@pytest.fixture
+def job(survey: Path, tiny_weights: Path, tmp_path: Path) -> Path:
+    return write_job(tmp_path, survey, tiny_weights)
+
+
+@pytest.mark.parametrize("command", ["release", "plan", "embed", "reduce", "index", "neighbours", "verify", "demo"])
+def test_help_of_every_command_has_an_example_and_the_exit_codes(command: str) -> None:
+    result = voorwerp(command, "--help", COLUMNS="200", NO_COLOR="1")
+    assert result.returncode == 0
+    assert f"voorwerp {command}" in result.stdout
+    assert "Example" in result.stdout
+    assert "Exit codes" in result.stdout
+
+
+def test_an_unknown_key_is_refused_with_the_key_that_was_meant(job: Path) -> None:
+    result = voorwerp("release", job, "--set", "embed.batchsize=4", **UNREACHABLE_RAY)
+    assert_refused(result, 2, "embed.batchsize: unknown key", "did you mean 'batch_size'")
+
+
+def test_a_value_with_a_unit_is_refused(job: Path) -> None:
+    result = voorwerp("release", job, "--set", "cutouts.max_bytes=64 MB", **UNREACHABLE_RAY)
+    assert_refused(result, 2, "cutouts.max_bytes: expected a valid integer", "found '64 MB'")
+
+
+def test_a_release_without_an_encoder_is_refused(survey: Path, tmp_path: Path) -> None:
+    result = voorwerp("release", "--catalogue", survey, "--output", tmp_path / "out", **UNREACHABLE_RAY)
+    assert_refused(result, 2, "encoder: required, but missing")
+
+
+def test_a_missing_job_file_is_refused(tmp_path: Path) -> None:
+    assert_refused(voorwerp("release", tmp_path / "none.yaml"), 66, "expected a YAML file, found nothing")
+
+
+def test_a_missing_catalogue_is_refused(job: Path, tmp_path: Path) -> None:
+    result = voorwerp("release", job, "--catalogue", tmp_path / "none.csv", **UNREACHABLE_RAY)
+    assert_refused(result, 66, "catalogue.path: expected a catalogue, found nothing at .*none.csv")
+
+
+def test_missing_weights_are_refused(job: Path, tmp_path: Path) -> None:
+    result = voorwerp("release", job, "--weights", tmp_path / "none.safetensors", **UNREACHABLE_RAY)
+    assert_refused(result, 66, "encoder.weights: expected a weights file, found nothing")
+
+
+def test_truncated_weights_are_refused_before_ray_starts(job: Path, tiny_weights: Path, tmp_path: Path) -> None:
+    (tmp_path / "cut.safetensors").write_bytes(tiny_weights.read_bytes()[:-1000])
+    result = voorwerp("release", job, "--weights", tmp_path / "cut.safetensors", **UNREACHABLE_RAY)
+    assert_refused(result, 65, "not a whole safetensors file")
+
+
+def test_an_unknown_preset_is_refused_with_the_known_ones(job: Path) -> None:
+    assert_refused(
+        voorwerp("release", job, "--preset", "hubble", **UNREACHABLE_RAY), 2, "walmsley2022", "found 'hubble'"
+    )
+
+
+def test_a_missing_column_is_refused_with_the_columns_there_are(job: Path) -> None:
+    result = voorwerp("release", job, "--set", "catalogue.ra_column=ra_degrees", **UNREACHABLE_RAY)
+    assert_refused(result, 65, "expected a column 'ra_degrees'", "did you mean 'ra_deg'")
+
+
+def test_an_empty_catalogue_is_refused(job: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty.csv").write_text("object_id,ra_deg,dec_deg,cutout\n")
+    result = voorwerp("release", job, "--catalogue", tmp_path / "empty.csv", **UNREACHABLE_RAY)
+    assert_refused(result, 65, "expected at least one galaxy")
+
+
+def test_right_ascension_in_hours_is_refused(job: Path, survey: Path, tmp_path: Path) -> None:
+    table = Table.from_pandas(pd.read_csv(survey))
+    table["ra_deg"] = (np.asarray(table["ra_deg"]) / 15) * units.hour
+    table.write(tmp_path / "hours.fits")
+    result = voorwerp("release", job, "--catalogue", tmp_path / "hours.fits", **UNREACHABLE_RAY)
+    assert_refused(result, 65, "expected degrees, found the unit 'h'")
+
+
+def test_an_unreachable_ray_cluster_is_reported_at_once(finished: Path, survey: Path, tiny_weights: Path) -> None:
+    job = write_job(finished, survey, tiny_weights)
+    result = voorwerp(
+        "index", job, "-o", finished, "--components", "5", "-s", "index.rows_per_shard=7", **UNREACHABLE_RAY
+    )
+    assert_refused(result, 74, "cannot use the Ray cluster at 127.0.0.1:1")
+
+
+def test_duplicate_ids_stop_with_a_list_or_keep_the_first(job: Path, survey: Path, tmp_path: Path) -> None:
+    table = pd.read_csv(survey)
+    table["cutout"] = [str(survey.parent / name) for name in table["cutout"]]
+    pd.concat([table, table.iloc[[3, 5]]]).to_csv(tmp_path / "twice.csv", index=False)
+    result = voorwerp("plan", job, "--catalogue", tmp_path / "twice.csv")
+    assert_refused(result, 65, "2 that occur more than once: 1003, 1005", "on_duplicate: first")
+    kept = voorwerp("plan", job, "--catalogue", tmp_path / "twice.csv", "--set", "catalogue.on_duplicate=first")
+    assert kept.returncode == 0
+    assert "92 objects" in kept.stderr
+
+
+def test_a_stage_before_its_parent_says_what_to_run(job: Path) -> None:
+    assert_refused(voorwerp("embed", job), 66, "holds no plan yet")
+    assert_refused(voorwerp("reduce", job), 66, "holds no embeddings yet")
+
+
+def test_neighbours_of_nothing_and_of_the_unknown_are_refused(finished: Path, tmp_path: Path) -> None:
+    assert_refused(voorwerp("neighbours", finished), 2, "expected at least one id or position")
+    assert_refused(voorwerp("neighbours", finished, "--id", "5"), 65, "'5' is not among the 90 objects")
+    assert_refused(voorwerp("neighbours", finished, "--id", "M31"), 65, "expected int64 ids")
+    assert_refused(voorwerp("neighbours", finished, "--position", "12h 3"), 2, "in degrees")
+    assert_refused(voorwerp("neighbours", finished, "--position", "370 3"), 2, r"RA in \[0, 360\)")
+    assert_refused(
+        voorwerp("neighbours", finished, "--id", "1001", "-o", tmp_path / "a.txt"), 2, "expected a name ending"
+    )
+    assert_refused(voorwerp("neighbours", tmp_path, "--id", "1001"), 66, "no finished release")
+
+
+def test_neighbours_without_ray_in_every_format(finished: Path, tmp_path: Path) -> None:
+    shown = voorwerp("neighbours", finished, "--id", "1001", "--position", "200 10", "-k", "3", **UNREACHABLE_RAY)
+    assert shown.returncode == 0, shown.stderr
+    assert "nearest to 1001" in shown.stdout
+    for name in ("a.parquet", "a.csv", "a.vot"):
+        result = voorwerp("neighbours", finished, "--id", "1001", "-k", "7", "-o", tmp_path / name)
+        assert result.returncode == 0, result.stderr
+    tables = [pd.read_parquet(tmp_path / "a.parquet"), pd.read_csv(tmp_path / "a.csv")]
+    tables.append(Table.read(tmp_path / "a.vot").to_pandas())
+    for table in tables:
+        assert table["object_id"].tolist() == tables[0]["object_id"].tolist()
+        assert table["rank"].tolist() == list(range(1, 8))
+        assert (np.diff(table["distance"]) >= 0).all()
+        assert 1001 not in table["object_id"].tolist()
+
+
+@pytest.mark.cluster
+def test_verify_names_a_changed_a_missing_and_a_left_over_file(
+    survey: Path, tiny_weights: Path, tmp_path: Path
+) -> None:
+    job = write_job(tmp_path, survey, tiny_weights, reduce={"n_components": 3})
+    assert voorwerp("release", job).returncode == 0
+    output = tmp_path / "out"
+    assert voorwerp("verify", output).returncode == 0
+    index = output / paths.artefact("index", current_manifest(Store(str(output)), "index").id)
+    shard = index / paths.shard(0)
+    shard.write_bytes(shard.read_bytes()[:-1] + b"\x01")
+    (index / paths.shard_objects(0)).unlink()
+    (index / "notes.txt").write_text("mine")
+    result = voorwerp("verify", output)
+    assert_refused(
+        result, 1, r"shard-00000.faiss: expected SHA-256", "objects-00000.parquet: missing", "notes.txt: left over"
+    )
+    assert_refused(voorwerp("neighbours", output, "--id", "1001"), 76, r"shard-00000.faiss: expected SHA-256")
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize("kill", [signal.SIGKILL, signal.SIGTERM])
+def test_a_killed_release_resumes_by_the_same_command(tiny_weights: Path, tmp_path: Path, kill: signal.Signals) -> None:
+    catalogue = write_survey(tmp_path / "survey", 400)
+    job = write_job(tmp_path, catalogue, tiny_weights, plan={"rows_per_unit": 5}, embed={"views": 4, "workers": 1})
+    command = [sys.executable, "-c", "from jobs.cli import main; main()", "release", str(job)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    commits = tmp_path / "out" / "work"
+    while len(list(commits.glob("*/commits/*.json"))) < 3:
+        assert process.poll() is None, "the release ended before it could be killed"
+        time.sleep(0.05)
+    process.send_signal(kill)
+    assert process.wait(60) == (-9 if kill == signal.SIGKILL else 143)
+    assert not (tmp_path / "out" / "current.json").exists()
+    done = len(list(commits.glob("*/commits/*.json")))
+    result = voorwerp("release", job)
+    assert result.returncode == 0, result.stderr
+    already = re.search(r"(\d+) of \d+ units already done", result.stderr)
+    assert already
+    assert int(already.group(1)) >= done
+    assert "400 planned = 400 embedded + 0 rejected" in result.stderr
+    assert voorwerp("verify", tmp_path / "out").returncode == 0
