@@ -88,7 +88,7 @@ class EmbedConfig(Section):
     views: int = Field(1, ge=1, le=64, description="1: centre crop; n: mean over n random views, seeded by object id")
     batch_size: int = Field(32, ge=1, le=4096, description="views that the encoder sees at once")
     workers: int | None = Field(None, ge=1, description="encoder actors; one per GPU, else one per core when null")
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: GPUs where the cluster has any")
 
 
 class ReduceConfig(Section):

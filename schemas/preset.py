@@ -20,7 +20,7 @@ class Preset(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    description: str = ""
+    description: str = Field("", description="for people; it changes no pixel and no hash")
     bands: Literal["grey", "rgb"] = Field(description="grey: mean of the channels, one band; rgb: three bands")
     field: float = Field(1.0, gt=0, le=1, description="central fraction of the cutout's side that is kept first")
     resize: int = Field(gt=0, le=4096, description="side in pixels after the antialiased resize")
