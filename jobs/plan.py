@@ -1,6 +1,7 @@
 """Job: plan. A catalogue becomes a HATS table of valid objects in sky order, units of work, and rejects."""
 
 from time import perf_counter
+from typing import Any
 
 import pyarrow as pa
 
@@ -45,22 +46,23 @@ def run(catalogue: CatalogueConfig, config: PlanConfig, store: Store) -> Manifes
     done = find(store, "plan", plan_id)
     if done:
         return reused(done)
-    manifest = _write(planned, config.rows_per_partition, rows_per_unit, plan_id, identity, store, started)
+    source = Store(catalogue.path).uri()
+    manifest = _write(planned, source, rows_per_unit, plan_id, identity, store, started)
     note("plan", f"{manifest.counts['planned']:,} objects, {manifest.counts['units']:,} units")
     return finish(store, manifest)
 
 
 def _write(
     planned: Planned,
-    rows_per_partition: int,
+    source: str,
     rows_per_unit: int,
     plan_id: str,
-    identity: dict[str, object],
+    identity: dict[str, Any],
     store: Store,
     started: float,
 ) -> Manifest:
     folder = store.below(paths.artefact("plan", plan_id))
-    slices = sky.partition(planned.objects[HEALPIX].to_numpy(), rows_per_partition)
+    slices = sky.partition(planned.objects[HEALPIX].to_numpy(), identity["rows_per_partition"])
     files = []
     with progress("plan", len(planned.objects), "objects") as advance:
         for part in slices:
@@ -80,7 +82,7 @@ def _write(
         id=plan_id,
         identity=identity,
         counts={"planned": len(ids), "rejected": len(planned.rejects), "units": len(work), "partitions": len(slices)},
-        detail={"planned_digest": id_digest(ids)},
+        detail={"catalogue": source, "planned_digest": id_digest(ids)},
         files=files,
         versions=library_versions(),
         durations_s={"plan": perf_counter() - started},

@@ -68,12 +68,20 @@ class Commit(Record):
 
 
 class Release(Record):
-    """A complete chain of artefacts, and their manifests' hashes."""
+    """The manifest of a whole run: its chain of artefacts by the hashes of their manifests, and a summary."""
 
     format: Literal[1] = 1
     id: str
     artefacts: dict[str, Parent]
+    catalogue: str
+    architecture: str
+    weights: str
+    weights_sha256: str
+    preset: str
+    preset_sha256: str
     counts: dict[str, int]
+    durations_s: dict[str, float]
+    versions: dict[str, str]
     created_utc: str
 
 

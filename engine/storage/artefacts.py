@@ -117,8 +117,20 @@ def publish(store: Store, index: Manifest) -> Release:
     chain = release_chain(store, index)
     artefacts: dict[str, Parent] = {kind: as_parent(manifest) for kind, manifest in chain.items()}
     release_id = content_id({kind: parent.model_dump() for kind, parent in artefacts.items()})
-    counts = {key: value for manifest in chain.values() for key, value in manifest.counts.items()}
-    release = Release(id=release_id, artefacts=artefacts, counts=counts, created_utc=utc_now())
+    release = Release(
+        id=release_id,
+        artefacts=artefacts,
+        catalogue=chain["plan"].detail["catalogue"],
+        architecture=chain["encoder"].identity["architecture"],
+        weights=chain["encoder"].detail["source"],
+        weights_sha256=chain["encoder"].identity["weights_sha256"],
+        preset=chain["embeddings"].detail["preset"],
+        preset_sha256=chain["embeddings"].detail["preset_sha256"],
+        counts={key: value for manifest in chain.values() for key, value in manifest.counts.items()},
+        durations_s={key: value for manifest in chain.values() for key, value in manifest.durations_s.items()},
+        versions=library_versions(),
+        created_utc=utc_now(),
+    )
     path = paths.release(release_id)
     store.create(path, encode(release))
     data = store.read(path)

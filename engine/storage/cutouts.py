@@ -1,6 +1,7 @@
 """Cutouts in: JPEG, PNG and FITS bytes become arrays of pixel values, or a reject with its reason."""
 
 import io
+import math
 import warnings
 import zlib
 from typing import NamedTuple
@@ -127,7 +128,8 @@ def _decode_fits(data: bytes, limits: CutoutConfig) -> Pixels:
                     raise CutoutError(RejectReason.SHAPE, "the FITS file holds no image")
                 if image.header["NAXIS"] > 3:
                     raise CutoutError(RejectReason.SHAPE, f"{image.header['NAXIS']} axes, more than three")
-                _check_size(int(np.prod([image.header[f"NAXIS{axis + 1}"] for axis in range(2)])), limits)
+                axes = (image.header[f"NAXIS{axis + 1}"] for axis in range(image.header["NAXIS"]))
+                _check_size(math.prod(axes), limits)
                 values = np.asarray(image.data, dtype=np.float32)
     except CutoutError:
         raise
