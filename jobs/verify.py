@@ -1,6 +1,5 @@
 """Job: verify. Recompute what the manifests promise: hashes, counts, id digests, the chain of parents, HATS layout."""
 
-import hashlib
 from collections.abc import Iterator
 
 import pyarrow.dataset as pads
@@ -14,7 +13,7 @@ from engine.storage.parquet import read_table
 from engine.storage.store import Store
 from jobs.report import console, note, progress
 from schemas import paths
-from schemas.errors import InputNotFoundError
+from schemas.errors import IntegrityError
 from schemas.manifest import FileRecord, Kind, Manifest
 from schemas.tables import OBJECT_ID
 
@@ -60,14 +59,9 @@ def run(output: str) -> bool:
 
 def _check_file(folder: Store, record: FileRecord) -> Iterator[str]:
     try:
-        data = folder.read(record.path)
-    except InputNotFoundError:
-        yield f"{folder.uri(record.path)}: missing"
-        return
-    if len(data) != record.size_bytes:
-        yield f"{folder.uri(record.path)}: expected {record.size_bytes} bytes, found {len(data)}"
-    elif hashlib.sha256(data).hexdigest() != record.sha256:
-        yield f"{folder.uri(record.path)}: expected SHA-256 {record.sha256}, found another"
+        folder.read_verified(record)
+    except IntegrityError as error:
+        yield str(error)
 
 
 def _check_accounting(store: Store, plan: Manifest, embeddings: Manifest) -> Iterator[str]:

@@ -16,7 +16,7 @@ PAPER_EXCLUSION_ARCSEC = 100.0
 class Section(BaseModel):
     """A closed part of a config: unknown keys are refused, values never change after validation."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 Job = TypeVar("Job", bound=Section)
@@ -33,7 +33,9 @@ class CatalogueConfig(Section):
     ra_column: str = Field("ra_deg", description="right ascension, degrees in [0, 360)")
     dec_column: str = Field("dec_deg", description="declination, degrees in [-90, 90]")
     cutout_column: str = Field("cutout", description="URI of the cutout, absolute or relative, or its bytes")
-    cutout_root: str | None = Field(None, description="what relative URIs start from; the catalogue's folder when null")
+    cutout_root: str | None = Field(
+        None, description="what relative URIs start from; the folder that holds the catalogue when null"
+    )
     on_duplicate: Literal["stop", "first"] = Field("stop", description="stop with a list, or keep the first row")
 
 

@@ -18,7 +18,7 @@ _PRESETS = resources.files("schemas") / "presets"
 class Preset(BaseModel):
     """How a cutout with values in [0, 1] becomes an encoder input of shape (bands, crop, crop)."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     description: str = Field("", description="for people; it changes no pixel and no hash")
     bands: Literal["grey", "rgb"] = Field(description="grey: mean of the channels, one band; rgb: three bands")
@@ -72,12 +72,12 @@ def load_preset(name: str) -> Preset:
         path = Path(name)
         if not path.is_file():
             raise ConfigError(f"preset: expected a preset file, found nothing at {path}")
-        text = path.read_text()
+        content = path.read_bytes()
     elif name in preset_names():
-        text = (_PRESETS / f"{name}.yaml").read_text()
+        content = (_PRESETS / f"{name}.yaml").read_bytes()
     else:
         raise ConfigError(f"preset: expected one of {', '.join(preset_names())} or a .yaml file, found {name!r}")
     try:
-        return Preset.model_validate(yaml.safe_load(text))
-    except (ValidationError, yaml.YAMLError) as error:
+        return Preset.model_validate(yaml.safe_load(content))
+    except (ValidationError, yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"preset {name}: {describe(error, Preset)}") from error

@@ -7,10 +7,9 @@ import pyarrow as pa
 
 from engine.cluster.stream import stream
 from engine.storage.artefacts import decode, encode
-from engine.storage.parquet import read_table, write_table
-from engine.storage.store import Store, file_record
+from engine.storage.parquet import parse_table, write_table
+from engine.storage.store import Store
 from schemas import paths
-from schemas.errors import IntegrityError
 from schemas.manifest import Commit, FileRecord
 from schemas.partition import Partition, PartitionFile
 
@@ -63,7 +62,4 @@ def collect_rejects(store: Store, embeddings_id: str, commits: Sequence[Commit],
 
 
 def _committed_table(work: Store, record: FileRecord) -> pa.Table:
-    found = file_record(record.path, work.read(record.path))
-    if found != record:
-        raise IntegrityError(f"{work.uri(record.path)}: expected SHA-256 {record.sha256}, found {found.sha256}")
-    return read_table(work, record.path)
+    return parse_table(work.read_verified(record), work.uri(record.path))

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from engine.compute.digest import id_digest
 from engine.compute.rejects import Reject, rejects_table
-from engine.compute.stretch import choose_bands, unit_range
+from engine.compute.stretch import display_image
 from engine.compute.views import make_views
 from engine.storage.artefacts import decode, encode
 from engine.storage.cutouts import CutoutError, decode_cutout, read_cutout
@@ -94,8 +94,7 @@ def load_views(object_id: int | str, cutout: str | bytes | None, task: EmbedTask
         pixels = decode_cutout(data, task.cutouts)
         if not np.isfinite(pixels.values).all():
             return Reject(RejectReason.NAN_PIXELS, "NaN or infinite pixels")
-        scaled = unit_range(pixels.values, pixels.full_scale, task.cutouts.stretch)
-        image = choose_bands(scaled, task.preset.bands, task.cutouts.stretch)
+        image = display_image(pixels.values, pixels.full_scale, task.preset.bands, task.cutouts.stretch)
     except CutoutError as error:
         return Reject(error.reason, error.detail)
     except ValueError as error:

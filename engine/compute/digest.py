@@ -36,7 +36,9 @@ def table_digest(table: pa.Table) -> str:
         digest.update(f"{name}\0{column.type}\0{len(column)}\0".encode())
         digest.update(np.packbits(column.is_null().to_numpy(zero_copy_only=False)).tobytes())
         kind = column.type
-        if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind):
+        if pa.types.is_boolean(kind):
+            column, kind = column.cast(pa.uint8()), pa.uint8()
+        if pa.types.is_integer(kind) or pa.types.is_floating(kind):
             digest.update(pc.fill_null(column, 0).to_numpy(zero_copy_only=False).tobytes())
         elif pa.types.is_string(kind) or pa.types.is_large_string(kind):
             _update_binary(digest, column.cast(pa.large_string()).cast(pa.large_binary()))

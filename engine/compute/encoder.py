@@ -42,7 +42,7 @@ def encoder_tensors(
         ordered = (tensor for key, tensor in weights.items() if not key.endswith(_COUNTER))
         given = dict(zip(needed, ordered, strict=False))
     else:
-        given = {_without_prefix(key): tensor for key, tensor in weights.items()}
+        given = {_without_prefix(str(key)): tensor for key, tensor in weights.items()}
     missing = [key for key in needed if key not in given]
     if missing:
         raise DataError(
@@ -79,10 +79,13 @@ def encoder_dimension(architecture: str, n_bands: int, tensors: Mapping[str, tor
     Raises
     ------
     DataError
-        It returns NaN or infinity for a plain grey view: the weights do not fit.
+        It cannot take views of this side, or returns NaN or infinity for a plain grey one: the weights do not fit.
     """
     view = np.full((1, n_bands, side_pixels, side_pixels), 0.5, np.float32)
-    vector = encode(build_encoder(architecture, n_bands, tensors), view)
+    try:
+        vector = encode(build_encoder(architecture, n_bands, tensors), view)
+    except (RuntimeError, AssertionError) as error:
+        raise DataError(f"{architecture} cannot take views of {side_pixels} pixels: {error}") from error
     if not np.isfinite(vector).all():
         raise DataError(f"weights: {architecture} returns NaN or infinity for a plain grey view")
     return int(vector.shape[1])
@@ -97,12 +100,13 @@ def encode(encoder: torch.nn.Module, views: np.ndarray) -> np.ndarray:
 
 
 def _network(architecture: str, n_bands: int) -> torch.nn.Module:
-    if not timm.is_model(architecture):
+    try:
+        return timm.create_model(architecture, pretrained=False, num_classes=0, in_chans=n_bands)
+    except RuntimeError as error:
         near = timm.list_models(f"*{architecture.split('_')[0]}*")[:5]
         raise ConfigError(
             f"encoder.architecture: expected a timm model, found {architecture!r}; {', '.join(near)} exist among others"
-        )
-    return timm.create_model(architecture, pretrained=False, num_classes=0, in_chans=n_bands)
+        ) from error
 
 
 def _without_prefix(key: str) -> str:

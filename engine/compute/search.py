@@ -66,21 +66,27 @@ def neighbours(
     exclusion_radius_arcsec : float
         Objects within this separation of the query are left out; 0 leaves out none but the query itself.
     include_self : bool
-        Keep the query object, at distance 0, whatever the radius.
+        List the query object first, at distance 0, as one of the k.
     """
     n = len(ra_deg)
     query = vector(shards, query_row)[np.newaxis]
+    wanted = k - include_self
     asked = min(n, k + 1)
     while True:
         distances, rows = (found[0] for found in nearest(shards, query, asked))
         separations = separation_arcsec(ra_deg[query_row], dec_deg[query_row], ra_deg[rows], dec_deg[rows])
-        is_self = rows == query_row
         far = (separations > exclusion_radius_arcsec) | (exclusion_radius_arcsec == 0)
-        kept = np.where(is_self, include_self, far)
-        if kept.sum() >= k or asked == n:
-            chosen = np.flatnonzero(kept)[:k]
-            return Neighbours(rows[chosen], distances[chosen], separations[chosen])
+        kept = np.flatnonzero(far & (rows != query_row))[:wanted]
+        if len(kept) == wanted or asked == n:
+            found = Neighbours(rows[kept], distances[kept], separations[kept])
+            return _with_self(found, query_row) if include_self else found
         asked = min(n, 4 * asked)
+
+
+def _with_self(found: Neighbours, query_row: int) -> Neighbours:
+    rows = np.concatenate([[query_row], found.rows])
+    distances = np.concatenate([np.zeros(1, np.float32), found.distances])
+    return Neighbours(rows, distances, np.concatenate([[0.0], found.separations_arcsec]))
 
 
 def vector(shards: Sequence[faiss.Index], row: int) -> np.ndarray:

@@ -48,27 +48,29 @@ def unit_range(values: np.ndarray, full_scale: float | None, stretch: StretchCon
     return np.asarray(curve(scaled), dtype=np.float32)
 
 
-def choose_bands(image: np.ndarray, bands: str, stretch: StretchConfig) -> np.ndarray:
-    """Reduce an image to the bands of a preset: `grey` is the mean over bands, `rgb` repeats one or picks three.
+def display_image(values: np.ndarray, full_scale: float | None, bands: str, stretch: StretchConfig) -> np.ndarray:
+    """Stretch an image and reduce it to the bands of a preset: `grey` is the mean over bands, `rgb` has three.
 
-    Parameters
-    ----------
-    image : (bands, height, width) float32 array
+    Arguments as in `unit_range`. Display-ready colours stay as they are; of fluxes, `rgb` takes the planes that
+    `rgb_bands` names. A single band is repeated.
 
     Returns
     -------
-    (1 or 3, height, width) float32 array
+    (1 or 3, height, width) float32 array in [0, 1]
 
     Raises
     ------
     ValueError
-        `rgb` from two bands, or from bands that `rgb_bands` names and the image lacks.
+        `rgb` from planes that the image lacks.
     """
+    image = unit_range(values, full_scale, stretch)
     if bands == "grey":
         return image.mean(axis=0, keepdims=True, dtype=np.float32)
     if len(image) == 1:
         return np.repeat(image, 3, axis=0)
-    return image if len(image) == 3 else image[list(_checked_bands(image, stretch))]
+    if full_scale is not None or stretch.kind == "lupton":
+        return image
+    return image[list(_checked_bands(image, stretch))]
 
 
 def _checked_bands(image: np.ndarray, stretch: StretchConfig) -> tuple[int, int, int]:

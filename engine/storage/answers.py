@@ -4,6 +4,7 @@ import io
 from pathlib import PurePosixPath
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 
 from engine.storage.parquet import write_table
@@ -48,7 +49,8 @@ def _votable(table: pa.Table) -> bytes:
     columns = {}
     for field in table.schema:
         column = table[field.name]
-        columns[field.name] = column.to_pylist() if pa.types.is_string(field.type) else column.to_numpy()
+        text = pa.types.is_string(field.type)
+        columns[field.name] = pc.fill_null(column, "").to_pylist() if text else column.to_numpy()
     converted = Table(columns)
     for column, unit in UNITS.items():
         if column in converted.colnames:

@@ -26,9 +26,9 @@ def claim(store: Store, kind: Kind, identity: dict[str, Any]) -> str:
     OutputError
         The output belongs to another identity; the message names what differs.
     """
-    path = paths.claim(kind)
-    if not store.create(path, canonical(identity)):
-        holder = json.loads(store.read(path))
+    identity = json.loads(canonical(identity))
+    if not store.create(paths.claim(kind), canonical(identity)):
+        holder = _claimed_identity(store, kind)
         if holder != identity:
             keys = sorted(key for key in holder.keys() | identity.keys() if holder.get(key) != identity.get(key))
             differences = "\n".join(
@@ -51,10 +51,20 @@ def claimed(store: Store, kind: Kind) -> str:
     InputNotFoundError
         The output holds none yet.
     """
-    path = paths.claim(kind)
-    if not store.exists(path):
+    if not store.exists(paths.claim(kind)):
         raise InputNotFoundError(f"{store.uri()} holds no {kind} yet; run the stage that makes it first")
-    return identity_id(kind, json.loads(store.read(path)))
+    return identity_id(kind, _claimed_identity(store, kind))
+
+
+def _claimed_identity(store: Store, kind: Kind) -> dict[str, Any]:
+    path = paths.claim(kind)
+    try:
+        identity = json.loads(store.read(path))
+    except ValueError as error:
+        raise IntegrityError(f"{store.uri(path)}: expected the identity of a run, found no JSON: {error}") from error
+    if not isinstance(identity, dict):
+        raise IntegrityError(f"{store.uri(path)}: expected the identity of a run, found {type(identity).__name__}")
+    return identity
 
 
 def finish(store: Store, manifest: Manifest) -> Manifest:

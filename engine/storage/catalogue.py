@@ -1,6 +1,7 @@
 """Catalogues in: Parquet, CSV, FITS tables, VOTable and HATS become one Arrow table with the engine's column names."""
 
 import difflib
+import gzip
 import io
 import warnings
 from pathlib import PurePosixPath
@@ -16,7 +17,7 @@ from upath import UPath
 from engine.storage.store import Store, resolve
 from schemas import paths
 from schemas.config import CatalogueConfig
-from schemas.errors import DataError, InputNotFoundError
+from schemas.errors import DataError, InputNotFoundError, VoorwerpError
 from schemas.tables import CUTOUT, DEC, HEALPIX, IMAGE, OBJECT_ID, RA, RESERVED
 
 _SUFFIXES = {
@@ -30,6 +31,7 @@ _SUFFIXES = {
     ".votable": "votable",
 }
 _HIVE_COLUMNS = ("Norder", "Dir", "Npix")
+_GZIP_MAGIC = b"\x1f\x8b"
 _HATS_COLLECTION = "collection.properties"
 
 
@@ -56,9 +58,15 @@ def read_catalogue(config: CatalogueConfig) -> pa.Table:
     kind = config.format or _detect(store)
     try:
         table, units = _READERS[kind](store, config)
-    except (pa.ArrowException, ValueError, IndexError, TypeError, OSError) as error:
+        names = table.column_names
+    except VoorwerpError:
+        raise
+    except Exception as error:  # Arrow and astropy raise many types on damaged files; each means the same here.
         raise DataError(f"{store.uri()}: not readable as {kind}: {error}") from error
     named = (config.id_column, config.ra_column, config.dec_column, config.cutout_column)
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise DataError(f"{store.uri()}: expected columns of different names, found {', '.join(repeated)} repeatedly")
     _check_columns(table, named, config, store)
     if table.num_rows == 0:
         raise DataError(f"{store.uri()}: expected at least one galaxy, found an empty catalogue")
@@ -66,8 +74,7 @@ def read_catalogue(config: CatalogueConfig) -> pa.Table:
         unit = units.get(column)
         if unit not in (None, "", "deg", "degree", "degrees"):
             raise DataError(f"{store.uri()}: column {column!r}: expected degrees, found the unit {unit!r}")
-    folder = str(PurePosixPath(store.uri()).parent) if "://" not in store.uri() else store.uri().rsplit("/", 1)[0]
-    root = config.cutout_root or (store.uri() if kind == "hats" else folder)
+    root = Store(config.cutout_root).uri() if config.cutout_root else store.uri().rpartition("/")[0]
     columns = {
         OBJECT_ID: _ids(table[config.id_column], config.id_column, store),
         RA: _degrees(table[config.ra_column], config.ra_column, store),
@@ -98,7 +105,7 @@ def _detect(store: Store) -> str:
     suffix = name.with_suffix("").suffix if name.suffix == ".gz" else name.suffix
     if suffix in _SUFFIXES:
         return _SUFFIXES[suffix]
-    if any(path.endswith((".parquet", ".parq")) for path in store.list()):
+    if not store.is_file() and any(path.endswith((".parquet", ".parq")) for path in store.list()):
         return "parquet"
     raise DataError(
         f"{store.uri()}: cannot tell the format from the name; "
@@ -118,10 +125,24 @@ def _read_hats(store: Store, config: CatalogueConfig) -> tuple[pa.Table, dict[st
 
 def _read_csv(store: Store, config: CatalogueConfig) -> tuple[pa.Table, dict[str, str]]:
     # Ids are read as text: a guess at numbers would drop leading zeros and round 20-digit integers.
+    # Other columns of integers too long for 64 bits, which Arrow takes for floats, stay text.
     text = dict.fromkeys((config.id_column, config.cutout_column), pa.string())
-    options = pacsv.ConvertOptions(column_types=text, strings_can_be_null=False)
-    with store.filesystem.open_input_stream(store.full_path()) as stream:
-        return pacsv.read_csv(stream, convert_options=options), {}
+    data = store.read("")
+    if data.startswith(_GZIP_MAGIC):
+        data = gzip.decompress(data)
+    table = pacsv.read_csv(io.BytesIO(data), convert_options=pacsv.ConvertOptions(column_types=text))
+    rounded = [name for name in table.column_names if pa.types.is_floating(table[name].type) and _is_large(table[name])]
+    if rounded:
+        text |= dict.fromkeys(rounded, pa.string())
+        exact = pacsv.read_csv(io.BytesIO(data), convert_options=pacsv.ConvertOptions(column_types=text))
+        for name in rounded:
+            if pc.all(pc.match_substring_regex(exact[name], "^[+-]?[0-9]*$")).as_py():
+                table = table.set_column(table.column_names.index(name), name, exact[name])
+    return table, {}
+
+
+def _is_large(column: pa.ChunkedArray) -> bool:
+    return (pc.max(pc.abs(column)).as_py() or 0) >= 2**53
 
 
 def _read_fits(store: Store, config: CatalogueConfig) -> tuple[pa.Table, dict[str, str]]:

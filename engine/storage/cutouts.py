@@ -2,6 +2,7 @@
 
 import io
 import math
+import os
 import warnings
 import zlib
 from typing import NamedTuple
@@ -51,16 +52,17 @@ def read_cutout(uri: str | None, max_bytes: int) -> bytes:
     if not uri:
         raise CutoutError(RejectReason.NOT_FOUND, "the catalogue names no cutout")
     try:
-        split_uri(uri)
+        scheme, path = split_uri(uri)
+        found = os.path.isfile(path) if scheme == "file" else all(path.split("/"))
+        if not found or (scheme == "s3" and "/" not in path):
+            raise CutoutError(RejectReason.NOT_FOUND, f"no file at {uri}")
         with Store(uri).open("") as file:
             size = file.size()
             if size > max_bytes:
                 raise CutoutError(RejectReason.TOO_LARGE, f"{size} bytes, more than max_bytes {max_bytes}")
             return file.read()
-    except (InputNotFoundError, ConfigError) as error:
+    except (InputNotFoundError, ConfigError, ValueError) as error:
         raise CutoutError(RejectReason.NOT_FOUND, str(error)) from error
-    except IsADirectoryError as error:
-        raise CutoutError(RejectReason.NOT_FOUND, f"{uri} is a folder") from error
 
 
 def decode_cutout(data: bytes, limits: CutoutConfig) -> Pixels:
@@ -89,11 +91,14 @@ def decode_cutout(data: bytes, limits: CutoutConfig) -> Pixels:
 
 def _gunzip(data: bytes, limits: CutoutConfig) -> bytes:
     try:
-        plain = zlib.decompressobj(wbits=31).decompress(data, limits.max_bytes + 1)
+        stream = zlib.decompressobj(wbits=31)
+        plain = stream.decompress(data, limits.max_bytes + 1)
     except zlib.error as error:
         raise CutoutError(RejectReason.DECODE_ERROR, f"damaged gzip: {error}") from error
     if len(plain) > limits.max_bytes:
         raise CutoutError(RejectReason.TOO_LARGE, f"unpacks to more than max_bytes {limits.max_bytes}")
+    if not stream.eof:
+        raise CutoutError(RejectReason.DECODE_ERROR, "truncated gzip")
     return plain
 
 

@@ -1,6 +1,6 @@
 """Arrow tables to Parquet bytes and back, through a store."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -33,9 +33,20 @@ def read_row_group(store: Store, path: str, group: int) -> pa.Table:
     return _read(store, path, lambda file: file.read_row_group(group))
 
 
-def _read(store: Store, path: str, read):  # type: ignore[no-untyped-def]
+def parse_table(data: bytes, where: str) -> pa.Table:
+    """Read a table from the bytes of a Parquet file; errors as in `read_table`."""
+    return _parsed(pa.BufferReader(data), where, lambda file: file.read())
+
+
+def _read(store: Store, path: str, read: Callable[[pq.ParquetFile], pa.Table]) -> pa.Table:
     with store.open(path) as file:
-        try:
-            return read(pq.ParquetFile(file, page_checksum_verification=True))
-        except (pa.ArrowInvalid, OSError) as error:
-            raise IntegrityError(f"{store.uri(path)}: not a whole Parquet file: {error}") from error
+        return _parsed(file, store.uri(path), read)
+
+
+def _parsed(source: pa.NativeFile, where: str, read: Callable[[pq.ParquetFile], pa.Table]) -> pa.Table:
+    try:
+        return read(pq.ParquetFile(source, page_checksum_verification=True))
+    except (pa.ArrowException, OSError, ValueError, KeyError) as error:
+        if "AWS Error" in str(error):  # The store's fault, not the file's: Arrow raises OSError for both.
+            raise
+        raise IntegrityError(f"{where}: not a whole Parquet file: {error}") from error

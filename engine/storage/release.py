@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from engine.storage.artefacts import current_manifest
 from engine.storage.faiss_index import read_flat_shard
-from engine.storage.parquet import read_table
+from engine.storage.parquet import parse_table
 from engine.storage.store import Store
 from schemas import paths
 from schemas.errors import IntegrityError
@@ -39,7 +39,8 @@ def open_release(store: Store) -> OpenRelease:
     shards, objects = [], []
     for number in range(manifest.counts["shards"]):
         shard = read_flat_shard(folder, files[paths.shard(number)])
-        table = read_table(folder, paths.shard_objects(number))
+        record = files[paths.shard_objects(number)]
+        table = parse_table(folder.read_verified(record), folder.uri(record.path))
         if shard.ntotal != len(table):
             raise IntegrityError(f"{folder.uri(paths.shard(number))}: {shard.ntotal} vectors for {len(table)} objects")
         shards.append(shard)

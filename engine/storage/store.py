@@ -14,9 +14,10 @@ from functools import cache, cached_property
 from pathlib import Path
 
 import pyarrow as pa
+from botocore.exceptions import BotoCoreError
 from pyarrow import fs
 
-from schemas.errors import ConfigError, InputNotFoundError, StoreError
+from schemas.errors import ConfigError, InputNotFoundError, IntegrityError, StoreError
 from schemas.manifest import FileRecord
 
 S3_CONNECT_TIMEOUT_S = 10
@@ -71,6 +72,26 @@ class Store:
         with _explained(self.uri(path)), self.filesystem.open_input_file(self.full_path(path)) as file:
             yield file
 
+    def read_verified(self, record: FileRecord) -> bytes:
+        """Read a whole file that a manifest names.
+
+        Raises
+        ------
+        IntegrityError
+            The file is missing, or not the one that the manifest names.
+        """
+        try:
+            data = self.read(record.path)
+        except InputNotFoundError as error:
+            raise IntegrityError(f"{self.uri(record.path)}: missing, although a manifest names it") from error
+        found = file_record(record.path, data)
+        if found != record:
+            raise IntegrityError(
+                f"{self.uri(record.path)}: expected SHA-256 {record.sha256}, found {found.sha256} "
+                f"({found.size_bytes} bytes instead of {record.size_bytes})"
+            )
+        return data
+
     def write(self, path: str, data: bytes | pa.Buffer) -> FileRecord:
         """Write a whole file in one step: readers see the old content or the new, never a part.
 
@@ -80,10 +101,13 @@ class Store:
             The store failed or refused; nothing is readable at `path` that was not there before.
         """
         full = self.full_path(path)
-        with _explained(self.uri(path)):
+        with _explained(self.uri(path), writing=True):
             if self.is_local:
                 temporary = _write_temporary(Path(full), data)
-                os.replace(temporary, full)
+                try:
+                    os.replace(temporary, full)
+                finally:
+                    temporary.unlink(missing_ok=True)
             else:
                 with self.filesystem.open_output_stream(full) as stream:
                     stream.write(data)
@@ -98,7 +122,7 @@ class Store:
             The store failed or refused.
         """
         full = self.full_path(path)
-        with _explained(self.uri(path)):
+        with _explained(self.uri(path), writing=True):
             if self.is_local:
                 temporary = _write_temporary(Path(full), data)
                 try:
@@ -118,6 +142,11 @@ class Store:
         """Whether a file or a folder is at `path`."""
         with _explained(self.uri(path)):
             return bool(self.filesystem.get_file_info(self.full_path(path)).type != fs.FileType.NotFound)
+
+    def is_file(self, path: str = "") -> bool:
+        """Whether a file, and no folder, is at `path`."""
+        with _explained(self.uri(path)):
+            return bool(self.filesystem.get_file_info(self.full_path(path)).type == fs.FileType.File)
 
     def list(self, path: str = "") -> list[str]:
         """List all files below a folder, sorted, relative to this store; empty where there is no such folder."""
@@ -148,11 +177,14 @@ def split_uri(uri: str) -> tuple[str, str]:
     Raises
     ------
     ConfigError
-        The scheme is neither file nor s3.
+        The scheme is neither file nor s3, or the path starts from the home of an unknown user.
     """
     scheme, separator, rest = uri.partition("://")
     if not separator:
-        return "file", str(Path(uri).expanduser().absolute())
+        try:
+            return "file", str(Path(uri).expanduser().absolute())
+        except RuntimeError as error:
+            raise ConfigError(f"{uri}: {error}") from error
     if scheme == "file":
         return "file", str(Path(rest).absolute())
     if scheme == "s3":
@@ -208,10 +240,10 @@ def _write_temporary(target: Path, data: bytes | pa.Buffer) -> Path:
 
 
 @contextmanager
-def _explained(uri: str) -> Iterator[None]:
+def _explained(uri: str, writing: bool = False) -> Iterator[None]:
     try:
         yield
-    except FileNotFoundError as error:
-        raise InputNotFoundError(f"expected a file, found nothing at {uri}") from error
-    except OSError as error:
+    except (OSError, BotoCoreError) as error:
+        if isinstance(error, FileNotFoundError) and not writing:
+            raise InputNotFoundError(f"expected a file, found nothing at {uri}") from error
         raise StoreError(f"the store failed at {uri}: {error}") from error

@@ -1,0 +1,377 @@
+"""Catalogues in: five formats, one table, and a refusal that names the column where something is wrong."""
+
+import gzip
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv as pacsv
+import pyarrow.parquet as pq
+import pytest
+from astropy.io import fits
+from astropy.table import Column, MaskedColumn, Table
+from hats.catalog.dataset.collection_properties import CollectionProperties
+from upath import UPath
+
+from engine.compute.plan import plan_objects
+from engine.storage.catalogue import read_catalogue
+from engine.storage.hats_catalogue import write_hats_metadata
+from engine.storage.parquet import write_table
+from engine.storage.store import Store
+from schemas.config import CatalogueConfig
+from schemas.errors import DataError, InputNotFoundError
+from schemas.partition import Partition
+
+FORMATS = ("parquet", "csv", "fits", "votable")
+SUFFIXES = {"parquet": "parquet", "csv": "csv", "fits": "fits", "votable": "vot"}
+
+
+def columns(**changes: Any) -> dict[str, Any]:
+    plain = {
+        "object_id": [11, 12, 13],
+        "ra_deg": [10.5, 20.25, 359.0],
+        "dec_deg": [-5.0, 0.0, 89.5],
+        "cutout": ["a.jpg", "sub/b.jpg", "/data/c.jpg"],
+        "magnitude": [15.5, 16.25, 17.0],
+        "flag": [1, 0, 1],
+    }
+    return {name: values for name, values in {**plain, **changes}.items() if values is not None}
+
+
+def write(folder: Path, kind: str, table: dict[str, Any]) -> Path:
+    path = folder / f"catalogue.{SUFFIXES[kind]}"
+    if kind == "parquet":
+        pq.write_table(pa.table(table), path)
+    elif kind == "csv":
+        pacsv.write_csv(pa.table(table), path)
+    else:
+        Table(table).write(path, format=kind, overwrite=True)
+    return path
+
+
+def read(path: Path | str, **settings: Any) -> pa.Table:
+    return read_catalogue(CatalogueConfig(path=str(path), **settings))
+
+
+def refuse(path: Path | str, message: str, **settings: Any) -> None:
+    with pytest.raises(DataError, match=message):
+        read(path, **settings)
+
+
+def write_csv(folder: Path, text: str) -> Path:
+    path = folder / "catalogue.csv"
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_every_format_gives_the_same_table(tmp_path: Path, kind: str) -> None:
+    table = read(write(tmp_path, kind, columns()))
+    assert table.schema.names == ["object_id", "ra_deg", "dec_deg", "cutout", "magnitude", "flag"]
+    assert [str(field.type) for field in table.schema][:5] == ["int64", "double", "double", "string", "double"]
+    expected = columns(cutout=[f"{tmp_path}/a.jpg", f"{tmp_path}/sub/b.jpg", "/data/c.jpg"])
+    assert table.to_pydict() == expected
+
+
+def write_hats(store: Store) -> None:
+    table = pa.table(columns())
+    objects = plan_objects(table, keep_first_duplicate=False).objects
+    healpix = objects["_healpix_29"].to_numpy()
+    partitions = [Partition(0, int(pixel)) for pixel in np.unique(healpix >> 58)]
+    for part in partitions:
+        write_table(store, part.path, objects.filter(pa.array(healpix >> 58 == part.pixel)))
+    write_hats_metadata(store, "survey", partitions, len(objects))
+
+
+def test_hats_written_by_us_gives_its_rows_back(store: Store) -> None:
+    write_hats(store)
+    table = read(store.uri())
+    assert table.schema.names == ["object_id", "ra_deg", "dec_deg", "cutout", "magnitude", "flag"]
+    by_id = dict(zip(table["object_id"].to_pylist(), table["cutout"].to_pylist(), strict=True))
+    folder = store.uri().rpartition("/")[0]
+    assert by_id == {11: f"{folder}/a.jpg", 12: f"{folder}/sub/b.jpg", 13: "/data/c.jpg"}
+
+
+def test_a_hats_collection_is_its_primary_table(store: Store) -> None:
+    write_hats(store.below("survey"))
+    properties = CollectionProperties(obs_collection="all", hats_primary_table_url="survey")
+    properties.to_properties_file(UPath(store.uri()))
+    assert sorted(read(store.uri())["object_id"].to_pylist()) == [11, 12, 13]
+
+
+def test_hats_without_its_partitions_is_refused(local_store: Store) -> None:
+    write_hats(local_store)
+    local_store.delete_folder("dataset")
+    refuse(local_store.uri(), "not readable as hats")
+
+
+def test_a_catalogue_on_s3_is_the_root_of_its_relative_uris(s3_store: Store, tmp_path: Path) -> None:
+    s3_store.write("survey/catalogue.csv", write(tmp_path, "csv", columns()).read_bytes())
+    uris = read(s3_store.uri("survey/catalogue.csv"))["cutout"].to_pylist()
+    assert uris == [s3_store.uri("survey/a.jpg"), s3_store.uri("survey/sub/b.jpg"), "/data/c.jpg"]
+
+
+@pytest.mark.parametrize("form", ["{}", "{}/", "file://{}"])
+def test_a_folder_of_parquet_files_is_one_catalogue(tmp_path: Path, form: str) -> None:
+    folder = tmp_path / "parts"
+    folder.mkdir()
+    pq.write_table(pa.table(columns()), folder / "0.parquet")
+    pq.write_table(pa.table(columns(object_id=[21, 22, 23])), folder / "1.parquet")
+    table = read(form.format(folder))
+    assert table["object_id"].to_pylist() == [11, 12, 13, 21, 22, 23]
+    assert table["cutout"][0].as_py() == f"{tmp_path}/a.jpg"
+
+
+def test_a_gzipped_csv_is_read(tmp_path: Path) -> None:
+    data = gzip.compress(write(tmp_path, "csv", columns()).read_bytes())
+    (tmp_path / "catalogue.csv.gz").write_bytes(data)
+    assert len(read(tmp_path / "catalogue.csv.gz")) == 3
+
+
+def test_a_format_that_is_named_wins_over_the_name(tmp_path: Path) -> None:
+    path = write(tmp_path, "csv", columns()).rename(tmp_path / "catalogue.txt")
+    refuse(path, "cannot tell the format from the name")
+    assert len(read(path, format="csv")) == 3
+
+
+def test_columns_of_other_names_are_found_and_renamed(tmp_path: Path) -> None:
+    table = {"objID": [1], "RA": [10.0], "DEC": [5.0], "file": ["a.jpg"]}
+    names = {"id_column": "objID", "ra_column": "RA", "dec_column": "DEC", "cutout_column": "file"}
+    found = read(write(tmp_path, "fits", table), **names)
+    assert found.schema.names == ["object_id", "ra_deg", "dec_deg", "cutout"]
+
+
+@pytest.mark.parametrize("root", ["/elsewhere", "s3://bucket/pixels", "s3://bucket/pixels/"])
+def test_relative_uris_start_from_cutout_root_if_given(tmp_path: Path, root: str) -> None:
+    uris = read(write(tmp_path, "csv", columns()), cutout_root=root)["cutout"].to_pylist()
+    assert uris == [f"{root.rstrip('/')}/a.jpg", f"{root.rstrip('/')}/sub/b.jpg", "/data/c.jpg"]
+
+
+def test_uris_are_absolute_even_from_a_relative_cutout_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Workers have other working directories than the command line.
+    path = write(tmp_path, "csv", columns())
+    monkeypatch.chdir(tmp_path)
+    assert read(path, cutout_root="pixels")["cutout"][0].as_py() == f"{tmp_path}/pixels/a.jpg"
+
+
+def test_a_relative_catalogue_path_gives_absolute_uris(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path, "csv", columns())
+    monkeypatch.chdir(tmp_path)
+    assert read("catalogue.csv")["cutout"][0].as_py() == f"{tmp_path}/a.jpg"
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize(
+    "ids",
+    [
+        ["12345678901234567890", "12345678901234567891", "1"],
+        ["007", "7", "8"],
+        ["J001234.5+001234", "é", "b c"],
+        ["+1", "2", "3"],
+    ],
+)
+def test_text_ids_stay_text_to_the_letter(tmp_path: Path, kind: str, ids: list[str]) -> None:
+    if kind == "fits":
+        ids = [value.replace("é", "e") for value in ids]  # FITS tables are ASCII.
+    assert read(write(tmp_path, kind, columns(object_id=ids)))["object_id"].to_pylist() == ids
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_whole_numbers_as_text_are_integer_ids(tmp_path: Path, kind: str) -> None:
+    table = read(write(tmp_path, kind, columns(object_id=["1237645879551066262", "-5", "0"])))
+    assert table["object_id"].type == pa.int64()
+    assert table["object_id"].to_pylist() == [1237645879551066262, -5, 0]
+
+
+def test_fits_byte_strings_lose_their_padding_and_nothing_else(tmp_path: Path) -> None:
+    ids = np.array([b"J1", b"NGC 1300", b"x"], dtype="S20")
+    assert read(write(tmp_path, "fits", columns(object_id=ids)))["object_id"].to_pylist() == ["J1", "NGC 1300", "x"]
+
+
+@pytest.mark.parametrize("dtype", [np.int16, np.int32, np.uint8, np.uint32, np.int64])
+def test_integers_of_any_width_are_ids(tmp_path: Path, dtype: type) -> None:
+    table = read(write(tmp_path, "fits", columns(object_id=np.array([1, 2, 3], dtype))))
+    assert table["object_id"].type == pa.int64()
+
+
+@pytest.mark.parametrize("kind", ["parquet", "fits", "votable"])
+def test_float_ids_are_refused(tmp_path: Path, kind: str) -> None:
+    path = write(tmp_path, kind, columns(object_id=[1.0, 2.0, 3.0]))
+    refuse(path, "column 'object_id': expected integers or strings, found double")
+
+
+def test_unsigned_ids_beyond_63_bits_are_refused(tmp_path: Path) -> None:
+    path = write(tmp_path, "parquet", columns(object_id=pa.array([1, 2, 2**63 + 5], pa.uint64())))
+    refuse(path, "column 'object_id': expected 64-bit signed integers")
+
+
+@pytest.mark.parametrize("kind", ["parquet", "fits", "votable"])
+def test_null_ids_are_refused(tmp_path: Path, kind: str) -> None:
+    masked = MaskedColumn([1, 2, 3], mask=[False, True, False])
+    path = write(tmp_path, kind, columns(object_id=[1, None, 3] if kind == "parquet" else masked))
+    refuse(path, "column 'object_id': expected an id in every row, found 1 nulls")
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_empty_text_is_no_id(tmp_path: Path, kind: str) -> None:
+    refuse(write(tmp_path, kind, columns(object_id=["a", "", "c"])), "expected an id in every row, found 1")
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_nulls_among_positions_and_uris_stay_nulls(tmp_path: Path, kind: str) -> None:
+    holes: dict[str, Any] = {"ra_deg": [1.0, None, 3.0], "cutout": ["a", None, "c"]}
+    if kind in ("fits", "votable"):
+        mask = [False, True, False]
+        holes = {"ra_deg": MaskedColumn([1.0, 2, 3], mask=mask), "cutout": MaskedColumn(["a", "b", "c"], mask=mask)}
+    table = read(write(tmp_path, kind, columns(**holes)))
+    ra = table["ra_deg"].to_pylist()
+    assert (ra[0], ra[2]) == (1.0, 3.0)
+    assert ra[1] is None or np.isnan(ra[1])
+    assert table["cutout"].to_pylist() == [f"{tmp_path}/a", None, f"{tmp_path}/c"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "unit"), [("votable", "hourangle"), ("votable", "rad"), ("fits", "rad"), ("fits", "h")]
+)
+def test_positions_in_another_unit_are_refused(tmp_path: Path, kind: str, unit: str) -> None:
+    path = write(tmp_path, kind, columns(ra_deg=Column([1.0, 2.0, 3.0], unit=unit)))
+    refuse(path, "column 'ra_deg': expected degrees, found the unit")
+
+
+def test_degrees_by_any_of_their_names_are_degrees(tmp_path: Path) -> None:
+    path = write(tmp_path, "fits", columns(ra_deg=Column([1.0, 2.0, 3.0], unit="deg")))
+    for spelling in ("deg", "degree", "degrees"):
+        with fits.open(path, mode="update") as units:
+            units[1].header["TUNIT2"] = spelling
+        assert read(path)["ra_deg"].to_pylist() == [1.0, 2.0, 3.0]
+
+
+@pytest.mark.parametrize("values", [["10:30:00", "11:00:00", "12:00:00"], ["10h", "11h", "12h"]])
+def test_positions_as_text_are_refused(tmp_path: Path, values: list[str]) -> None:
+    refuse(write(tmp_path, "csv", columns(ra_deg=values)), "column 'ra_deg': expected degrees as numbers, found")
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_a_missing_column_is_named_with_the_nearest(tmp_path: Path, kind: str) -> None:
+    path = write(tmp_path, kind, columns(dec_deg=None, decl_deg=[1.0, 2.0, 3.0]))
+    refuse(path, r"catalogue\.dec_column: expected a column 'dec_deg', found .*; did you mean 'decl_deg'\?")
+
+
+def test_one_column_cannot_be_two_things(tmp_path: Path) -> None:
+    refuse(write(tmp_path, "csv", columns()), "must be four columns", ra_column="dec_deg")
+
+
+@pytest.mark.parametrize("name", ["embedding", "components", "image", "Norder"])
+def test_an_extra_column_cannot_have_a_name_of_ours(tmp_path: Path, name: str) -> None:
+    path = write(tmp_path, "parquet", columns(**{name: [1, 2, 3]}))
+    refuse(path, f"voorwerp uses the column name '{name}' itself; rename it")
+
+
+@pytest.mark.parametrize("header", ["object_id,ra_deg,dec_deg,cutout,object_id", "object_id,ra_deg,dec_deg,cutout,x,x"])
+def test_two_columns_of_one_name_are_refused(tmp_path: Path, header: str) -> None:
+    row = ",".join(["1", "2", "3", "a.jpg", "5", "6"][: header.count(",") + 1])
+    refuse(write_csv(tmp_path, f"{header}\n{row}\n"), "object_id|x")
+
+
+def test_extra_columns_are_carried_unchanged_in_their_order(tmp_path: Path) -> None:
+    extra = {
+        "z": pa.array([0.1, None, float("nan")], pa.float32()),
+        "a": pa.array(["x", None, ""]),
+        "flags": pa.array([True, None, False]),
+        "vector": pa.array([[1.0, 2.0], None, []]),
+        "when": pa.array([1, 2, None], pa.timestamp("us", "UTC")),
+        "category": pa.array(["u", "v", "u"]).dictionary_encode(),
+    }
+    path = write(tmp_path, "parquet", columns(**extra, magnitude=None, flag=None))
+    table = read(path)
+    assert table.schema.names[4:] == list(extra)
+    written = pq.read_table(path)
+    for name in extra:
+        assert table.schema.field(name).type == written.schema.field(name).type
+        assert str(table[name].to_pylist()) == str(written[name].to_pylist())
+
+
+def test_large_integers_of_an_extra_csv_column_are_not_rounded(tmp_path: Path) -> None:
+    # SDSS specObjID has 20 digits; as a float, neighbours become one.
+    text = "object_id,ra_deg,dec_deg,cutout,spec\n1,2,3,a,12345678901234567890\n2,2,3,b,12345678901234567891\n"
+    found = read(write_csv(tmp_path, text))["spec"].to_pylist()
+    assert [str(value) for value in found] == ["12345678901234567890", "12345678901234567891"]
+
+
+@pytest.mark.parametrize("kind", ["binary", "large_binary"])
+def test_a_column_of_bytes_is_the_image(tmp_path: Path, kind: str) -> None:
+    images = pa.array([b"one", None, b"three"], getattr(pa, kind)())
+    table = read(write(tmp_path, "parquet", columns(cutout=images)))
+    assert "cutout" not in table.schema.names
+    assert table["image"].to_pylist() == [b"one", None, b"three"]
+
+
+def test_cutouts_that_are_neither_text_nor_bytes_are_refused(tmp_path: Path) -> None:
+    refuse(write(tmp_path, "parquet", columns(cutout=[1, 2, 3])), r"expected URIs \(text\) or image bytes, found int64")
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_a_catalogue_without_rows_is_refused(tmp_path: Path, kind: str) -> None:
+    plain = pa.table(columns())
+    empty = (
+        {field.name: pa.array([], field.type) for field in plain.schema}
+        if kind in ("parquet", "csv")
+        else dict(Table(columns())[:0].columns)
+    )
+    refuse(write(tmp_path, kind, empty), "expected at least one galaxy, found an empty catalogue")
+
+
+GARBAGE: dict[str, Callable[[bytes], bytes]] = {
+    "nothing": lambda data: b"",
+    "noise": lambda data: np.random.default_rng(0).bytes(4000),
+    "web page": lambda data: b"<html><body>404 Not Found</body></html>",
+    "first half": lambda data: data[: len(data) // 2],
+    "one bracket": lambda data: b"<",
+}
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize("damage", GARBAGE)
+def test_a_file_that_is_no_such_catalogue_is_refused_by_name(tmp_path: Path, kind: str, damage: str) -> None:
+    path = write(tmp_path, kind, columns())
+    data = path.read_bytes()
+    if kind == "fits":
+        data = data[: 2880 * 2 + 100]  # Without the padding at its end, so that half of it is not all of it.
+    path.write_bytes(GARBAGE[damage](data))
+    refuse(path, str(path))
+
+
+@pytest.mark.parametrize("card", ["TFORM2", "TUNIT2", "NAXIS2"])
+def test_a_damaged_fits_header_is_refused_by_name(tmp_path: Path, card: str) -> None:
+    path = write(tmp_path, "fits", columns(ra_deg=Column([1.0, 2.0, 3.0], unit="deg")))
+    data = path.read_bytes()
+    place = data.index(card.ljust(8).encode() + b"=") + 10
+    path.write_bytes(data[:place] + b"'\x7f broken".ljust(30) + data[place + 30 :])
+    refuse(path, str(path))
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_a_file_of_another_format_is_refused_by_name(tmp_path: Path, kind: str) -> None:
+    other = FORMATS[(FORMATS.index(kind) + 1) % len(FORMATS)]
+    path = write(tmp_path, other, columns()).rename(tmp_path / f"mistaken.{SUFFIXES[kind]}")
+    refuse(path, str(path))
+
+
+def test_a_csv_row_of_another_length_and_other_encodings_are_refused(tmp_path: Path) -> None:
+    refuse(write_csv(tmp_path, "object_id,ra_deg,dec_deg,cutout\n1,2,3\n"), "Expected 4 columns, got 3")
+    path = tmp_path / "latin.csv"
+    path.write_bytes("object_id,ra_deg,dec_deg,cutout\n1,2,3,é.jpg\n".encode("latin-1"))
+    refuse(path, "UTF8")
+
+
+@pytest.mark.parametrize("name", ["nope.csv", "nope.parquet", "folder/nope"])
+def test_a_catalogue_that_is_not_there_is_told_apart(tmp_path: Path, name: str) -> None:
+    with pytest.raises(InputNotFoundError, match=r"catalogue\.path: expected a catalogue, found nothing at"):
+        read(tmp_path / name)
+
+
+def test_an_empty_folder_is_no_catalogue(tmp_path: Path) -> None:
+    refuse(tmp_path, "cannot tell the format")
+    refuse(tmp_path, str(tmp_path), format="hats")

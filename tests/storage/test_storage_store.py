@@ -1,0 +1,217 @@
+"""The one door to files: whole writes, records created once, and errors that say where."""
+
+import hashlib
+import os
+import resource
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Barrier
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from engine.storage.store import Store, file_record, resolve, split_uri
+from schemas.errors import ConfigError, InputNotFoundError, StoreError
+
+
+@contextmanager
+def no_file_larger_than(size_bytes: int) -> Iterator[None]:
+    """Make larger writes fail as on a full disk (EFBIG instead of ENOSPC)."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_what_is_written_is_read_and_recorded(store: Store) -> None:
+    record = store.write("a/b.bin", b"content")
+    assert store.read("a/b.bin") == b"content"
+    assert (record.path, record.size_bytes) == ("a/b.bin", 7)
+    assert record.sha256 == hashlib.sha256(b"content").hexdigest()
+
+
+def test_a_write_replaces_the_whole_file(store: Store) -> None:
+    store.write("a", b"a long first version")
+    store.write("a", b"short")
+    assert store.read("a") == b"short"
+    assert store.list() == ["a"]
+
+
+def test_an_empty_file_is_a_file(store: Store) -> None:
+    store.write("empty", b"")
+    assert store.read("empty") == b""
+    assert store.exists("empty")
+
+
+def test_odd_characters_in_names_survive(store: Store) -> None:
+    name = "J0012+34 é #1%20/α=β,γ.jpg"
+    store.write(name, b"x")
+    assert store.create(name + "2", b"y")
+    assert store.list() == [name, name + "2"]
+    assert (store.read(name), store.read(name + "2")) == (b"x", b"y")
+
+
+def test_reading_what_is_not_there_names_the_place(store: Store) -> None:
+    with pytest.raises(InputNotFoundError, match=r"nothing at .*/nope"):
+        store.read("nope")
+
+
+def test_a_folder_is_listed_sorted_whole_and_relative_to_the_store(store: Store) -> None:
+    for name in ("b/2", "b/10", "a/x/y", "c"):
+        store.write(name, b"")
+    assert store.list() == ["a/x/y", "b/10", "b/2", "c"]
+    assert store.list("b") == ["b/10", "b/2"]
+    assert store.below("b").list() == ["10", "2"]
+    assert store.list("nothing/here") == []
+
+
+def test_files_and_folders_exist_and_nothing_else_does(store: Store) -> None:
+    store.write("a/b", b"")
+    assert [store.exists(path) for path in ("a", "a/b", "a/c", "b")] == [True, True, False, False]
+
+
+def test_a_deleted_folder_is_gone_and_deleting_it_again_is_no_error(store: Store) -> None:
+    store.write("a/b/c", b"")
+    store.write("ab", b"")
+    store.delete_folder("a")
+    store.delete_folder("a")
+    assert store.list() == ["ab"]
+
+
+def test_a_record_is_created_once(store: Store) -> None:
+    assert store.create("claims/plan.json", b"first")
+    assert not store.create("claims/plan.json", b"second")
+    assert store.read("claims/plan.json") == b"first"
+    assert store.list() == ["claims/plan.json"]
+
+
+def test_of_eight_writers_at_once_exactly_one_creates(store: Store) -> None:
+    for trial in range(5):
+        barrier = Barrier(8)
+
+        def create(number: int, path: str = f"commits/{trial}", barrier: Barrier = barrier) -> bool:
+            barrier.wait()
+            return store.create(path, b"%d" % number * 1000)
+
+        with ThreadPoolExecutor(8) as threads:
+            created = list(threads.map(create, range(8)))
+        assert created.count(True) == 1
+        assert store.read(f"commits/{trial}") == b"%d" % created.index(True) * 1000
+
+
+def read_while_writing(store: Store, old: bytes, new: bytes) -> set[bytes]:
+    """Replace one file by the other many times; return everything that a reader saw meanwhile."""
+    store.write("current", old)
+    seen = {store.read("current")}
+    with ThreadPoolExecutor(1) as thread:
+        writing = thread.submit(lambda: [store.write("current", data) for data in (new, old) * 10])
+        while not writing.done():
+            seen.add(store.read("current"))
+        writing.result()
+    return seen
+
+
+def test_readers_of_a_pointer_see_the_old_or_the_new(store: Store) -> None:
+    # `current.json` always has one length; on S3 its size and its bytes are two requests.
+    old, new = b"o" * 200_000, b"n" * 200_000
+    assert read_while_writing(store, old, new) <= {old, new}
+
+
+def test_readers_of_a_local_file_see_the_old_or_the_new_of_any_length(local_store: Store) -> None:
+    old, new = b"o" * 500_000, b"n" * 900_000
+    assert read_while_writing(local_store, old, new) <= {old, new}
+
+
+def test_a_failed_local_write_leaves_the_old_file_and_no_other(local_store: Store) -> None:
+    local_store.write("a/b", b"old")
+    # pytest's own output file must still fit below the limit.
+    with no_file_larger_than(8 * 2**20), pytest.raises(StoreError, match="a/b"):
+        local_store.write("a/b", bytes(9 * 2**20))
+    with no_file_larger_than(8 * 2**20), pytest.raises(StoreError, match="a/c"):
+        local_store.create("a/c", bytes(9 * 2**20))
+    assert local_store.list() == ["a/b"]
+    assert local_store.read("a/b") == b"old"
+
+
+def test_a_write_onto_a_folder_fails_and_leaves_nothing_behind(local_store: Store) -> None:
+    local_store.write("folder/file", b"")
+    with pytest.raises(StoreError, match="folder"):
+        local_store.write("folder", b"x")
+    assert local_store.list() == ["folder/file"]
+
+
+def test_a_write_below_a_file_fails(local_store: Store) -> None:
+    local_store.write("file", b"")
+    for write in (local_store.write, local_store.create):
+        with pytest.raises(StoreError, match="file/below"):
+            write("file/below", b"x")
+
+
+def test_a_bucket_that_is_not_there_is_a_fault_of_the_store(s3_server: str) -> None:
+    nowhere = Store("s3://no-such-bucket-of-ours/out")
+    with pytest.raises(StoreError, match="no-such-bucket-of-ours"):
+        nowhere.write("a", b"x")
+    with pytest.raises(StoreError, match="no-such-bucket-of-ours"):
+        nowhere.create("a", b"x")
+
+
+def test_s3_without_credentials_is_a_fault_of_the_store() -> None:
+    # In a process of its own: filesystems are made once per process. The port is closed, no request gets out.
+    script = (
+        "from engine.storage.store import Store; from schemas.errors import StoreError\n"
+        "try: Store('s3://bucket/out').create('a', b'x')\n"
+        "except StoreError as error: print('refused', error)"
+    )
+    plain = {key: value for key, value in os.environ.items() if not key.startswith("AWS_")}
+    settings = {"AWS_ENDPOINT_URL": "http://127.0.0.1:9", "AWS_EC2_METADATA_DISABLED": "true", "HOME": "/nonexistent"}
+    found = subprocess.run([sys.executable, "-c", script], env=plain | settings, capture_output=True, text=True)
+    assert found.stdout.startswith("refused"), found.stderr[-500:]
+
+
+def test_local_paths_become_absolute_and_uris_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", "/home/edwin")
+    assert split_uri("a/b") == ("file", f"{tmp_path}/a/b")
+    assert split_uri("/a/b") == split_uri("file:///a/b") == ("file", "/a/b")
+    assert split_uri("~/a") == ("file", "/home/edwin/a")
+    assert split_uri("s3://bucket/key/x") == ("s3", "bucket/key/x")
+    assert Store("a/").uri("b") == f"{tmp_path}/a/b"
+    assert Store("s3://bucket/").uri("b") == "s3://bucket/b"
+    assert Store("/").uri("b") == "/b"
+
+
+@pytest.mark.parametrize("uri", ["http://host/x", "gs://bucket/x", "S4://bucket", "://x"])
+def test_other_schemes_are_refused_by_name(uri: str) -> None:
+    with pytest.raises(ConfigError, match="expected a local path or an s3:// URI, found the scheme"):
+        split_uri(uri)
+
+
+@pytest.mark.parametrize(
+    ("uri", "root", "expected"),
+    [
+        ("a.jpg", "/data", "/data/a.jpg"),
+        ("a.jpg", "s3://bucket/survey/", "s3://bucket/survey/a.jpg"),
+        ("/a.jpg", "s3://bucket", "/a.jpg"),
+        ("s3://other/a.jpg", "/data", "s3://other/a.jpg"),
+        ("file:///a.jpg", "s3://bucket", "file:///a.jpg"),
+    ],
+)
+def test_relative_uris_start_from_the_root_and_absolute_ones_do_not(uri: str, root: str, expected: str) -> None:
+    assert resolve(uri, root) == expected
+
+
+@settings(max_examples=30)
+@given(st.binary(max_size=50))
+def test_a_file_record_describes_bytes_and_buffers_alike(data: bytes) -> None:
+    import pyarrow as pa
+
+    record = file_record("x", data)
+    assert file_record("x", pa.py_buffer(data)) == record
+    assert (record.size_bytes, record.sha256) == (len(data), hashlib.sha256(data).hexdigest())
