@@ -21,6 +21,8 @@ def run(components: Manifest, config: IndexConfig, ray: RayConfig, store: Store)
     manifest = reused(done) if done else _build(components, config, ray, index_id, identity, store)
     release = publish(store, manifest)
     note("release", f"{release.id} is current in {store.uri()}")
+    for kind in ("embeddings", "components"):
+        note(kind, store.uri(paths.artefact(kind, release.artefacts[kind].id)))
     return manifest
 
 

@@ -66,3 +66,12 @@ def reused(manifest: Manifest) -> Manifest:
     """Say that an artefact is there already; return it."""
     note(manifest.kind, f"{manifest.id} is there already")
     return manifest
+
+
+def accounting(embeddings: Manifest) -> str:
+    """Spell out the accounting equation of a run, rejects by reason."""
+    counts, reasons = embeddings.counts, sorted(embeddings.detail["rejected_by_reason"].items())
+    by_reason = "".join(f", {count:,} {reason}" for reason, count in reasons)
+    return (
+        f"{counts['planned']:,} planned = {counts['embedded']:,} embedded + {counts['rejected']:,} rejected{by_reason}"
+    )

@@ -11,7 +11,7 @@ from engine.storage.artefacts import current_manifest, current_release, release_
 from engine.storage.hats_catalogue import read_columns
 from engine.storage.parquet import read_table
 from engine.storage.store import Store
-from jobs.report import console, note, progress
+from jobs.report import accounting, console, note, progress
 from schemas import paths
 from schemas.errors import IntegrityError
 from schemas.manifest import FileRecord, Kind, Manifest
@@ -49,11 +49,10 @@ def run(output: str) -> bool:
         problems += _check_catalogues(store, chain)
     for problem in problems:
         console.print(f"[red]problem:[/red] {problem}", soft_wrap=True)
-    counts = chain["embeddings"].counts
     note(
         "verify", f"release {release.id}: " + (f"{len(problems)} problems" if problems else "everything is as promised")
     )
-    note("verify", f"{counts['planned']:,} planned = {counts['embedded']:,} embedded + {counts['rejected']:,} rejected")
+    note("verify", accounting(chain["embeddings"]))
     return not problems
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError, field_validator, model_validator
 
 from schemas.errors import ConfigError, InputNotFoundError
 from schemas.validation import describe
@@ -49,7 +49,9 @@ class StretchConfig(Section):
     asinh_a: float = Field(0.1, gt=0, le=1, description="where asinh turns from linear to logarithmic, in (0, 1]")
     lupton_q: float = Field(8.0, gt=0, description="asinh softening of the Lupton stretch")
     lupton_stretch: float = Field(5.0, gt=0, description="linear stretch of the Lupton image, in pixel values")
-    rgb_bands: tuple[int, int, int] = Field((0, 1, 2), description="which planes are red, green and blue")
+    rgb_bands: tuple[NonNegativeInt, NonNegativeInt, NonNegativeInt] = Field(
+        (0, 1, 2), description="which planes are red, green and blue"
+    )
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -188,7 +190,8 @@ def load_job(model: type[Job], path: Path | None, overrides: dict[str, Any]) -> 
         *sections, last = key.split(".")
         place = settings
         for section in sections:
-            place = place.setdefault(section, {})
+            place[section] = place.get(section) or {}
+            place = place[section]
             if not isinstance(place, dict):
                 raise ConfigError(f"{key}: {section} is a value, not a section")
         place[last] = value

@@ -1,6 +1,8 @@
 """Encoders: a timm network without its head, from named tensors, applied to a batch of views."""
 
+import difflib
 from collections.abc import Mapping
+from contextlib import suppress
 
 import numpy as np
 import timm
@@ -42,7 +44,7 @@ def encoder_tensors(
         ordered = (tensor for key, tensor in weights.items() if not key.endswith(_COUNTER))
         given = dict(zip(needed, ordered, strict=False))
     else:
-        given = {_without_prefix(str(key)): tensor for key, tensor in weights.items()}
+        given = {key if key in wanted else _without_prefix(str(key)): value for key, value in weights.items()}
     missing = [key for key in needed if key not in given]
     if missing:
         raise DataError(
@@ -100,13 +102,14 @@ def encode(encoder: torch.nn.Module, views: np.ndarray) -> np.ndarray:
 
 
 def _network(architecture: str, n_bands: int) -> torch.nn.Module:
-    try:
-        return timm.create_model(architecture, pretrained=False, num_classes=0, in_chans=n_bands)
-    except RuntimeError as error:
-        near = timm.list_models(f"*{architecture.split('_')[0]}*")[:5]
-        raise ConfigError(
-            f"encoder.architecture: expected a timm model, found {architecture!r}; {', '.join(near)} exist among others"
-        ) from error
+    # timm would take some other names for folders or hub entries to fetch.
+    if timm.is_model(architecture):
+        with suppress(RuntimeError):  # The name is known, its tag after the dot is not.
+            return timm.create_model(architecture, pretrained=False, num_classes=0, in_chans=n_bands)
+    near = difflib.get_close_matches(architecture, timm.list_models(), n=4, cutoff=0.0)
+    raise ConfigError(
+        f"encoder.architecture: expected a timm model, found {architecture!r}; near it are {', '.join(near)}"
+    )
 
 
 def _without_prefix(key: str) -> str:

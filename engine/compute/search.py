@@ -36,6 +36,7 @@ def nearest(shards: Sequence[faiss.Index], queries: np.ndarray, k: int) -> tuple
     distances : (q, k) float32 array, ascending; rows : (q, k) int64 array
         Equal distances are in order of row.
     """
+    shards = [shard for shard in shards if shard.ntotal]
     offsets = np.cumsum([0, *(shard.ntotal for shard in shards)])
     found = [shard.search(np.ascontiguousarray(queries), min(k, shard.ntotal)) for shard in shards]
     distances = np.concatenate([distance for distance, _ in found], axis=1)

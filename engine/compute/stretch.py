@@ -21,8 +21,8 @@ def unit_range(values: np.ndarray, full_scale: float | None, stretch: StretchCon
     Returns
     -------
     (bands, height, width) float32 array in [0, 1]
-        Three bands after `lupton` (Lupton et al. 2004, PASP 116, 133). A constant image becomes all zeros, unless
-        `low` and `high` are given.
+        Three bands after `lupton` (Lupton et al. 2004, PASP 116, 133). With the other stretches a constant image
+        becomes all zeros, unless `low` and `high` are given.
 
     Raises
     ------
@@ -34,9 +34,16 @@ def unit_range(values: np.ndarray, full_scale: float | None, stretch: StretchCon
     if stretch.kind == "lupton":
         red, green, blue = (values[band] for band in _checked_bands(values, stretch))
         minimum = 0.0 if stretch.low is None else stretch.low
-        rgb = make_lupton_rgb(
-            red, green, blue, minimum=minimum, stretch=stretch.lupton_stretch, Q=stretch.lupton_q, output_dtype=float
-        )
+        with np.errstate(invalid="ignore"):  # Of pixels without light, whose colour does not matter.
+            rgb = make_lupton_rgb(
+                red,
+                green,
+                blue,
+                minimum=minimum,
+                stretch=stretch.lupton_stretch,
+                Q=stretch.lupton_q,
+                output_dtype=float,
+            )
         return np.ascontiguousarray(rgb.transpose(2, 0, 1), dtype=np.float32)
     low, high = PercentileInterval(stretch.percentile).get_limits(values)
     low = low if stretch.low is None else stretch.low
@@ -74,6 +81,6 @@ def display_image(values: np.ndarray, full_scale: float | None, bands: str, stre
 
 
 def _checked_bands(image: np.ndarray, stretch: StretchConfig) -> tuple[int, int, int]:
-    if max(stretch.rgb_bands) >= len(image) or min(stretch.rgb_bands) < 0:
+    if max(stretch.rgb_bands) >= len(image):
         raise ValueError(f"the image has {len(image)} bands, red, green and blue need planes {stretch.rgb_bands}")
     return stretch.rgb_bands

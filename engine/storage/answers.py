@@ -31,7 +31,7 @@ def write_answer(uri: str, table: pa.Table) -> None:
     """Write a table as its name says, atomically; VOTable carries units."""
     check_answer_path(uri)
     folder, _, name = Store(uri).uri().rpartition("/")
-    store, suffix = Store(folder), PurePosixPath(uri).suffix
+    store, suffix = Store(folder or "/"), PurePosixPath(uri).suffix
     if suffix == ".parquet":
         write_table(store, name, table)
         return

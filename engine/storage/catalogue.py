@@ -17,7 +17,7 @@ from upath import UPath
 from engine.storage.store import Store, resolve
 from schemas import paths
 from schemas.config import CatalogueConfig
-from schemas.errors import DataError, InputNotFoundError, VoorwerpError
+from schemas.errors import DataError, InputNotFoundError, StoreError, VoorwerpError
 from schemas.tables import CUTOUT, DEC, HEALPIX, IMAGE, OBJECT_ID, RA, RESERVED
 
 _SUFFIXES = {
@@ -62,6 +62,8 @@ def read_catalogue(config: CatalogueConfig) -> pa.Table:
     except VoorwerpError:
         raise
     except Exception as error:  # Arrow and astropy raise many types on damaged files; each means the same here.
+        if "AWS Error" in str(error):
+            raise StoreError(f"the store failed at {store.uri()}: {error}") from error
         raise DataError(f"{store.uri()}: not readable as {kind}: {error}") from error
     named = (config.id_column, config.ra_column, config.dec_column, config.cutout_column)
     repeated = sorted({name for name in names if names.count(name) > 1})
@@ -71,16 +73,16 @@ def read_catalogue(config: CatalogueConfig) -> pa.Table:
     if table.num_rows == 0:
         raise DataError(f"{store.uri()}: expected at least one galaxy, found an empty catalogue")
     for column in (config.ra_column, config.dec_column):
-        unit = units.get(column)
-        if unit not in (None, "", "deg", "degree", "degrees"):
+        unit = units.get(column, "deg")
+        if unit.lower().rstrip(".") not in ("", "deg", "degree", "degrees"):
             raise DataError(f"{store.uri()}: column {column!r}: expected degrees, found the unit {unit!r}")
     root = Store(config.cutout_root).uri() if config.cutout_root else store.uri().rpartition("/")[0]
     columns = {
-        OBJECT_ID: _ids(table[config.id_column], config.id_column, store),
+        OBJECT_ID: _ids(_plain(table[config.id_column]), config.id_column, store),
         RA: _degrees(table[config.ra_column], config.ra_column, store),
         DEC: _degrees(table[config.dec_column], config.dec_column, store),
     }
-    cutouts = table[config.cutout_column]
+    cutouts = _plain(table[config.cutout_column])
     if pa.types.is_binary(cutouts.type) or pa.types.is_large_binary(cutouts.type):
         columns[IMAGE] = cutouts.cast(pa.large_binary())
     elif pa.types.is_string(cutouts.type) or pa.types.is_large_string(cutouts.type):
@@ -200,6 +202,13 @@ def _check_columns(table: pa.Table, named: tuple[str, ...], config: CatalogueCon
             )
     if len(set(named)) < len(named):
         raise DataError(f"catalogue: id, RA, Dec and cutout must be four columns, found {', '.join(named)}")
+
+
+def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Undo dictionary encoding (pandas categories) and string views."""
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    return column.cast(pa.string()) if pa.types.is_string_view(column.type) else column
 
 
 def _ids(column: pa.ChunkedArray, name: str, store: Store) -> pa.ChunkedArray:

@@ -93,7 +93,7 @@ class Store:
         return data
 
     def write(self, path: str, data: bytes | pa.Buffer) -> FileRecord:
-        """Write a whole file in one step: readers see the old content or the new, never a part.
+        """Write a whole file in one step: a reader that opens it then sees the old content or the new, never a part.
 
         Raises
         ------

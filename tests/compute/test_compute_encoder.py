@@ -144,7 +144,9 @@ def test_finite_weights_that_overflow_are_found_before_any_cutout_is_read(weight
         encoder_dimension(TINY_ARCHITECTURE, 1, encoder_tensors(TINY_ARCHITECTURE, 1, huge), 64)
 
 
-@pytest.mark.parametrize("architecture", ["efficientnet_b99", "zoobot", "", "test_efficientnet.no_such_tag"])
+@pytest.mark.parametrize(
+    "architecture", ["efficientnet_b99", "zoobot", "", "test_efficientnet.no_such_tag", "local-dir:/nowhere"]
+)
 def test_an_unknown_architecture_is_refused(architecture: str) -> None:
     with pytest.raises(ConfigError, match=r"encoder\.architecture: expected a timm model"):
         encoder_tensors(architecture, 1, {})

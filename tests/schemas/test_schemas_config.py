@@ -160,3 +160,8 @@ def test_a_missing_file_is_told_apart_from_a_wrong_one(tmp_path: Path) -> None:
 def test_a_search_that_cannot_be_answered_is_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         load_job(NeighboursJob, None, {"release": "out", **settings})
+
+
+def test_a_plane_before_the_first_is_refused() -> None:
+    with pytest.raises(ValueError, match="greater than or equal to 0"):
+        StretchConfig(rgb_bands=(0, 1, -1))

@@ -1,5 +1,9 @@
 """Answers out: what an astronomer opens with her own tools holds what was found."""
 
+from contextlib import suppress
+from pathlib import Path
+from uuid import uuid4
+
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -10,7 +14,7 @@ from astropy.table import Table
 
 from engine.storage.answers import check_answer_path, write_answer
 from engine.storage.store import Store
-from schemas.errors import ConfigError
+from schemas.errors import ConfigError, StoreError
 from schemas.tables import neighbours_schema
 
 INTEGERS = (pa.int64(), [1237645879551066262, -5, 2**63 - 1])
@@ -69,6 +73,18 @@ def test_a_votable_of_objects_without_a_uri_does_not_invent_one(local_store: Sto
     write_answer(local_store.uri("answer.vot"), answer(*INTEGERS, cutouts=cutouts))
     found = Table.read(local_store.full_path("answer.vot"), format="votable")["cutout"]
     assert [None if value is np.ma.masked else str(value) or None for value in found] == cutouts
+
+
+def test_an_answer_for_the_root_of_the_disk_does_not_land_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Containers write there; anyone else is refused.
+    monkeypatch.chdir(tmp_path)
+    path = Path(f"/voorwerp-{uuid4().hex}.csv")
+    with suppress(StoreError):
+        write_answer(str(path), answer(*INTEGERS))
+    path.unlink(missing_ok=True)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("suffix", ["parquet", "csv", "vot"])
