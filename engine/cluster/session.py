@@ -40,14 +40,14 @@ def connect(config: RayConfig) -> Resources:
     StoreError
         The cluster at the given address cannot be reached.
     """
-    for name in ("ray", "ray.data"):
-        logging.getLogger(name).setLevel(logging.ERROR)
     address = config.address or os.environ.get("RAY_ADDRESS")
     if not ray.is_initialized():
         _start(address, config.num_cpus)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.execution_no_progress_timeout_s = NO_PROGRESS_TIMEOUT_S
+    for name in ("ray", "ray.data"):  # After ray.data is imported, which sets its own level.
+        logging.getLogger(name).setLevel(logging.ERROR)
     resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
     cpus = int(resources.get("CPU", 1))
     return Resources(cores=cpus if address else min(os.cpu_count() or 1, cpus), gpus=int(resources.get("GPU", 0)))
