@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 from functools import reduce
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import scipy.linalg
-from sklearn.decomposition import IncrementalPCA
+
+if TYPE_CHECKING:
+    from sklearn.decomposition import IncrementalPCA
 
 _BLOCK_ROWS = 2_500
 """Rows whose float32 products are summed before float64 takes over; larger blocks lose digits."""
@@ -90,8 +92,10 @@ def project(rows: np.ndarray, pca: PCA) -> np.ndarray:
     return ((rows - pca.mean) @ pca.components.T).astype(np.float32)
 
 
-def as_incremental_pca(pca: PCA) -> IncrementalPCA:
+def as_incremental_pca(pca: PCA) -> "IncrementalPCA":
     """Hand a fit to scikit-learn: an `IncrementalPCA` that transforms, and that `partial_fit` can go on from."""
+    from sklearn.decomposition import IncrementalPCA
+
     k, d = pca.components.shape
     model = IncrementalPCA(n_components=k)
     model.components_ = pca.components

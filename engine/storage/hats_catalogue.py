@@ -7,10 +7,6 @@ from collections.abc import Iterable
 
 import pyarrow as pa
 import pyarrow.dataset as pads
-from hats.catalog import CatalogType, PartitionInfo, TableProperties
-from hats.io.parquet_metadata import write_parquet_metadata
-from hats.pixel_math import HealpixPixel
-from upath import UPath
 
 from engine.storage.store import Store, file_record
 from schemas import paths
@@ -35,6 +31,12 @@ def write_hats_metadata(store: Store, name: str, partitions: Iterable[Partition]
     n_rows : int
         Rows over all partitions.
     """
+    # Imported here: workers, which only read and write partitions, start a second faster.
+    from hats.catalog import CatalogType, PartitionInfo, TableProperties
+    from hats.io.parquet_metadata import write_parquet_metadata
+    from hats.pixel_math import HealpixPixel
+    from upath import UPath
+
     root = UPath(store.uri())
     PartitionInfo.from_healpix([HealpixPixel(*partition) for partition in partitions]).write_to_file(catalog_path=root)
     TableProperties(
