@@ -23,6 +23,7 @@ app = typer.Typer(
     help="Turn a galaxy catalogue and its cutouts into embeddings, components and searchable neighbours.",
     epilog=EXIT_CODES,
     no_args_is_help=True,
+    invoke_without_command=True,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
@@ -58,6 +59,17 @@ def main() -> None:
 
 def _terminate(signum: int, frame: Any) -> None:
     sys.exit(128 + signum)
+
+
+@app.callback()
+def _root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)] = False,
+) -> None:
+    if version:
+        from importlib.metadata import version as installed
+
+        typer.echo(f"voorwerp {installed('voorwerp')}")
+        raise typer.Exit
 
 
 def _stage(name: str, summary: str, example: str) -> None:

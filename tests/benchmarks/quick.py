@@ -18,7 +18,6 @@ from typing import NamedTuple
 import numpy as np
 import yaml
 
-from engine.cluster.reduce import fixed_size_matrix
 from engine.storage.artefacts import current_release, read_manifest
 from engine.storage.hats_catalogue import read_columns
 from engine.storage.parquet import read_table
@@ -192,7 +191,8 @@ def _release(
 ) -> Ours:
     command: list[str | Path] = [VOORWERP, "release", "--catalogue", f"{source}/catalogue.csv", "--output", output]
     command += ["--architecture", "tf_efficientnet_lite0", "--weights", "package:lite0", "--preset", preset]
-    command += ["--components", str(N_COMPONENTS)]
+    # On a GPU the same network differs by more than a loop on CPUs can tell.
+    command += ["--components", str(N_COMPONENTS), "--set", "embed.device=cpu"]
     for key, value in (settings or {}).items():
         command += ["--set", f"{key}={value}"]
     with _step(f"voorwerp release, {label}"):
@@ -204,7 +204,8 @@ def _release(
     embeddings = store.below(paths.artefact("embeddings", manifests["embeddings"].id))
     table = read_columns(embeddings, [OBJECT_ID, EMBEDDING])
     vectors = np.full((len(galaxies.ids), manifests["embeddings"].detail["dimension"]), np.nan, np.float32)
-    vectors[_rows(galaxies, table[OBJECT_ID].to_pylist())] = fixed_size_matrix(table[EMBEDDING])
+    values = table[EMBEDDING].combine_chunks().flatten().to_numpy()
+    vectors[_rows(galaxies, table[OBJECT_ID].to_pylist())] = values.reshape(len(table), -1)
     return Ours(manifests, cost, vectors)
 
 

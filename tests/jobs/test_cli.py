@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -63,6 +64,10 @@ def test_help_of_every_command_has_an_example_and_the_exit_codes(command: str) -
     assert f"voorwerp {command}" in result.stdout
     assert "Example" in result.stdout
     assert "Exit codes" in result.stdout
+
+
+def test_the_version_is_the_installed_one() -> None:
+    assert voorwerp("--version").stdout == f"voorwerp {version('voorwerp')}\n"
 
 
 def test_an_unknown_key_is_refused_with_the_key_that_was_meant(job: Path) -> None:
