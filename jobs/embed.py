@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from time import perf_counter
 
 from engine.cluster.assemble import assemble, read_commits
-from engine.cluster.embed import embed
+from engine.cluster.embed import embed, most_workers
 from engine.cluster.session import Resources, connect
 from engine.cluster.unit import EmbedTask
 from engine.storage.artefacts import as_parent, claim, find, finish, library_versions, utc_now
@@ -109,6 +109,10 @@ def _embed_missing(
         note("embed", f"{len(commits):,} of {len(units):,} units already done")
     missing = [unit for unit in units if unit.name not in commits]
     workers = workers or (resources.gpus if task.device == "cuda" else resources.cores)
+    if workers > most_workers(task.device, resources):
+        raise ConfigError(
+            f"embed.workers: expected at most {most_workers(task.device, resources)} on this cluster, found {workers}"
+        )
     already = sum(commit.n_planned for commit in commits.values())
     with progress("embed", sum(unit.n_rows for unit in units), "cutouts", done=already) as advance:
         for commit in embed(missing, task, min(workers, max(1, len(missing))), resources):

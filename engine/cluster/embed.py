@@ -41,6 +41,11 @@ class EmbedUnit:
         return {"commit": encode(commit)}
 
 
+def most_workers(device: str, resources: Resources) -> int:
+    """How many actors the cluster can hold at once; Ray Data would wait for more without end."""
+    return resources.gpus if device == "cuda" else max(1, int(resources.logical_cpus / ACTOR_CPUS) - 1)
+
+
 def embed(units: Sequence[Unit], task: EmbedTask, workers: int, resources: Resources) -> Iterator[Commit]:
     """Embed units on `workers` actors; yield a commit record as each unit is done, in any order.
 

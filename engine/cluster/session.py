@@ -28,6 +28,8 @@ class Resources:
     cores: int
     """CPU cores that do work: the machine's own on a local cluster, the cluster's logical CPUs otherwise."""
     gpus: int
+    logical_cpus: int
+    """What Ray counts with: more than the cores on a small machine."""
 
 
 def connect(config: RayConfig) -> Resources:
@@ -50,7 +52,8 @@ def connect(config: RayConfig) -> Resources:
         logging.getLogger(name).setLevel(logging.ERROR)
     resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
     cpus = int(resources.get("CPU", 1))
-    return Resources(cores=cpus if address else min(os.cpu_count() or 1, cpus), gpus=int(resources.get("GPU", 0)))
+    cores = cpus if address else min(os.cpu_count() or 1, cpus)
+    return Resources(cores=cores, gpus=int(resources.get("GPU", 0)), logical_cpus=cpus)
 
 
 @contextmanager

@@ -205,7 +205,7 @@ def test_verify_names_a_changed_a_missing_and_a_left_over_file(
 @pytest.mark.cluster
 @pytest.mark.parametrize("kill", [signal.SIGKILL, signal.SIGTERM])
 def test_a_killed_release_resumes_by_the_same_command(tiny_weights: Path, tmp_path: Path, kill: signal.Signals) -> None:
-    catalogue = write_survey(tmp_path / "survey", 400)
+    catalogue = write_survey(tmp_path / "survey", 200)
     job = write_job(tmp_path, catalogue, tiny_weights, plan={"rows_per_unit": 5}, embed={"views": 4, "workers": 1})
     command = [sys.executable, "-c", "from jobs.cli import main; main()", "release", str(job)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -222,5 +222,5 @@ def test_a_killed_release_resumes_by_the_same_command(tiny_weights: Path, tmp_pa
     already = re.search(r"(\d+) of \d+ units already done", result.stderr)
     assert already
     assert int(already.group(1)) >= done
-    assert "400 planned = 400 embedded + 0 rejected" in result.stderr
+    assert "200 planned = 200 embedded + 0 rejected" in result.stderr
     assert voorwerp("verify", tmp_path / "out").returncode == 0

@@ -24,7 +24,7 @@ from engine.storage.weights import read_weights
 from jobs import neighbours, release, verify
 from schemas import paths
 from schemas.config import NeighboursJob
-from schemas.errors import DataError, OutputError
+from schemas.errors import ConfigError, DataError, OutputError
 from tests.conftest import BUCKET, TINY_ARCHITECTURE, galaxy_pixels, write_survey
 from tests.jobs.conftest import make_job
 
@@ -301,3 +301,8 @@ def test_the_encoder_in_the_output_is_the_one_that_was_used(finished: Path, surv
     grey = Image.fromarray(pixels.mean(axis=2, dtype=np.float32)).resize((300, 300), Image.Resampling.LANCZOS)
     vector = encode(network, np.asarray(grey)[None, None, 38:262, 38:262].copy())[0]
     np.testing.assert_allclose(vector, embeddings_by_id(finished)[1000], rtol=1e-4, atol=1e-6)
+
+
+def test_more_workers_than_the_cluster_holds_are_refused(survey: Path, tiny_weights: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"embed.workers: expected at most \d+ on this cluster, found 5000"):
+        release.run(make_job(survey, tmp_path, tiny_weights, embed={"workers": 5000}))
