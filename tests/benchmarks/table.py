@@ -2,6 +2,7 @@
 
 import os
 import platform
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,7 +18,8 @@ from rich.table import Table as RichTable
 RESULTS = Path(__file__).parent / "results"
 LIBRARIES = ("ray", "torch", "timm", "dask", "pyarrow", "faiss-cpu")
 
-console = Console(highlight=False)
+# A pipe or a log file has no width of its own; 80 columns would cut the tables.
+console = Console(highlight=False, width=None if sys.stdout.isatty() else 140)
 
 
 @dataclass(frozen=True)
