@@ -3,14 +3,12 @@
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
 import pyarrow as pa
 
-from engine.cluster.reduce import fixed_size_matrix
 from engine.cluster.stream import stream
 from engine.storage.artefacts import decode, encode
 from engine.storage.faiss_index import write_flat_shard
-from engine.storage.parquet import read_table, write_table
+from engine.storage.parquet import as_matrix, read_table, write_table
 from engine.storage.store import Store
 from schemas import paths
 from schemas.manifest import FileRecord
@@ -69,8 +67,7 @@ def build_shard(components: Store, index: Store, number: int, partition_paths: S
     table = pa.concat_tables(
         [part.select([c for c in (*objects, COMPONENTS) if c in part.column_names]) for part in tables]
     )
-    vectors: np.ndarray = fixed_size_matrix(table[COMPONENTS])
     return [
-        write_flat_shard(index, paths.shard(number), vectors),
+        write_flat_shard(index, paths.shard(number), as_matrix(table[COMPONENTS])),
         write_table(index, paths.shard_objects(number), table.drop_columns([COMPONENTS])),
     ]

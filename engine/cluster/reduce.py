@@ -9,7 +9,7 @@ from dask import delayed
 from engine.cluster.dask_graph import Advance, compute
 from engine.compute.pca import PCA, merge_all, moments, project, solve
 from engine.storage.arrays import read_arrays, write_arrays, write_json
-from engine.storage.parquet import read_table, write_table
+from engine.storage.parquet import as_matrix, as_vectors, read_table, write_table
 from engine.storage.store import Store
 from schemas import paths
 from schemas.errors import DataError
@@ -73,21 +73,14 @@ def read_pca(components: Store) -> PCA:
     return PCA(n=n, **fields)
 
 
-def fixed_size_matrix(column: pa.ChunkedArray) -> np.ndarray:
-    """View a vector column as a matrix: (n, d) in the column's own type."""
-    array = column.combine_chunks()
-    return array.flatten().to_numpy().reshape(len(array), array.type.list_size)
-
-
 def _partition_moments(embeddings: Store, path: str):  # type: ignore[no-untyped-def]
-    return moments(fixed_size_matrix(read_table(embeddings, path, [EMBEDDING])[EMBEDDING]))
+    return moments(as_matrix(read_table(embeddings, path, [EMBEDDING])[EMBEDDING]))
 
 
 def _project_partition(embeddings: Store, components: Store, part: PartitionFile, pca: PCA) -> PartitionFile:
     table = read_table(embeddings, part.partition.path)
-    vectors = project(fixed_size_matrix(table[EMBEDDING]), pca)
+    vectors = project(as_matrix(table[EMBEDDING]), pca)
     schema = with_vectors(table.schema, COMPONENTS, vectors.shape[1])
-    column = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), vectors.shape[1])
-    projected = pa.table([*table.select(schema.names[:-1]).columns, column], schema=schema)
+    projected = pa.table([*table.select(schema.names[:-1]).columns, as_vectors(vectors)], schema=schema)
     record = write_table(components, part.partition.path, projected)
     return PartitionFile(partition=part.partition, n_rows=part.n_rows, file=record)

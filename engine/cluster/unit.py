@@ -15,8 +15,9 @@ from engine.compute.rejects import Reject, rejects_table
 from engine.compute.stretch import display_image
 from engine.compute.views import make_views
 from engine.storage.artefacts import decode, encode
-from engine.storage.cutouts import CutoutError, decode_cutout, read_cutout
-from engine.storage.parquet import read_row_group, write_table
+from engine.storage.cutouts import read_cutout
+from engine.storage.images import CutoutError, decode_cutout
+from engine.storage.parquet import as_vectors, read_row_group, write_table
 from engine.storage.store import Store
 from schemas import paths
 from schemas.config import CutoutConfig
@@ -135,8 +136,11 @@ def _commit(
     good = [row for row in range(len(objects)) if row not in rejects]
     schema = with_vectors(objects.schema, EMBEDDING, task.dimension)
     kept = objects.select(schema.names[:-1]).take(pa.array(good, pa.int64())).combine_chunks()
-    vectors = pa.FixedSizeListArray.from_arrays(pa.array(embeddings[good].ravel()), task.dimension)
-    files = [write_table(work, paths.part(unit.name, attempt), pa.table([*kept.columns, vectors], schema=schema))]
+    files = [
+        write_table(
+            work, paths.part(unit.name, attempt), pa.table([*kept.columns, as_vectors(embeddings[good])], schema=schema)
+        )
+    ]
     if bad:
         table = rejects_table(objects.take(bad), [rejects[row] for row in bad])
         files.append(write_table(work, paths.part_rejects(unit.name, attempt), table))

@@ -4,8 +4,8 @@ from typing import NamedTuple
 
 import astropy.units as u
 import numpy as np
-from astropy.coordinates import SkyCoord, angular_separation
-from hats.pixel_math.spatial_index import compute_spatial_index
+from astropy.coordinates import Latitude, Longitude, SkyCoord, angular_separation
+from cdshealpix.nested import lonlat_to_healpix
 
 HEALPIX_ORDER = 29
 DEEPEST_PARTITION_ORDER = 20
@@ -30,7 +30,9 @@ def healpix_29(ra_deg: np.ndarray, dec_deg: np.ndarray) -> np.ndarray:
     """HEALPix pixels at order 29, nested, of valid positions: (n,) int64."""
     if len(ra_deg) == 0:
         return np.empty(0, np.int64)
-    return np.asarray(compute_spatial_index(ra_deg, dec_deg), dtype=np.int64)
+    return np.asarray(
+        lonlat_to_healpix(Longitude(ra_deg, unit="deg"), Latitude(dec_deg, unit="deg"), HEALPIX_ORDER), dtype=np.int64
+    )
 
 
 def partition(healpix: np.ndarray, max_rows: int) -> list[Slice]:

@@ -1,7 +1,6 @@
 """Pixel values to [0, 1]."""
 
 import numpy as np
-from astropy.visualization import AsinhStretch, LinearStretch, ManualInterval, PercentileInterval, make_lupton_rgb
 
 from schemas.config import StretchConfig
 
@@ -31,6 +30,9 @@ def unit_range(values: np.ndarray, full_scale: float | None, stretch: StretchCon
     """
     if full_scale is not None:
         return values.astype(np.float32) / np.float32(full_scale)
+    # Imported here: display-ready images, which most surveys serve, need none of it, and it takes half a second.
+    from astropy.visualization import AsinhStretch, LinearStretch, ManualInterval, PercentileInterval, make_lupton_rgb
+
     if stretch.kind == "lupton":
         red, green, blue = (values[band] for band in _checked_bands(values, stretch))
         minimum = 0.0 if stretch.low is None else stretch.low

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -36,6 +37,17 @@ def read_row_group(store: Store, path: str, group: int) -> pa.Table:
 def parse_table(data: bytes, where: str) -> pa.Table:
     """Read a table from the bytes of a Parquet file; errors as in `read_table`."""
     return _parsed(pa.BufferReader(data), where, lambda file: file.read())
+
+
+def as_matrix(column: pa.ChunkedArray) -> np.ndarray:
+    """View a vector column as a matrix: (n, d) in the column's own type."""
+    array = column.combine_chunks()
+    return array.flatten().to_numpy().reshape(len(array), array.type.list_size)
+
+
+def as_vectors(matrix: np.ndarray) -> pa.FixedSizeListArray:
+    """Make a vector column of a matrix (n, d)."""
+    return pa.FixedSizeListArray.from_arrays(pa.array(matrix.ravel()), matrix.shape[1])
 
 
 def _read(store: Store, path: str, read: Callable[[pq.ParquetFile], pa.Table]) -> pa.Table:

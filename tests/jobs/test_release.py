@@ -14,11 +14,12 @@ from PIL import Image
 from sklearn.decomposition import PCA
 from upath import UPath
 
-from engine.cluster.reduce import fixed_size_matrix, read_pca
+from engine.cluster.reduce import read_pca
 from engine.compute.encoder import build_encoder, encode
 from engine.compute.pca import as_incremental_pca
 from engine.storage.artefacts import current_manifest, current_release, release_chain
 from engine.storage.hats_catalogue import read_columns
+from engine.storage.parquet import as_matrix
 from engine.storage.store import Store
 from engine.storage.weights import read_weights
 from jobs import neighbours, release, verify
@@ -40,7 +41,7 @@ def embeddings_by_id(output: Path | str) -> dict[int, np.ndarray]:
     chain = release_chain(Store(str(output)), current_manifest(Store(str(output)), "index"))
     folder = Store(str(output)).below(paths.artefact("embeddings", chain["embeddings"].id))
     table = read_columns(folder, ["object_id", "embedding"])
-    return dict(zip(table["object_id"].to_pylist(), fixed_size_matrix(table["embedding"]), strict=True))
+    return dict(zip(table["object_id"].to_pylist(), as_matrix(table["embedding"]), strict=True))
 
 
 def plain_loop(catalogue: Path, weights: Path) -> dict[int, np.ndarray]:
@@ -139,7 +140,7 @@ def test_components_are_those_of_scikit_learn(finished: Path) -> None:
     np.testing.assert_allclose(pca.explained_variance, expected.explained_variance_, rtol=1e-4)
     table = read_columns(folder_of(finished, "components"), ["object_id", "components"])
     order = np.argsort(table["object_id"].to_numpy())
-    found = fixed_size_matrix(table["components"])[order]
+    found = as_matrix(table["components"])[order]
     np.testing.assert_allclose(np.abs(found), np.abs(expected.transform(matrix)), atol=2e-3 * np.abs(found).max())
     np.testing.assert_allclose(as_incremental_pca(pca).transform(matrix), found, atol=1e-5 * np.abs(found).max())
 
@@ -270,7 +271,7 @@ def test_a_dask_distributed_scheduler_gives_the_same_components(
         job = make_job(survey, tmp_path, tiny_weights, reduce={"scheduler": dask.scheduler_address})
         release.run(job)
     tables = [read_columns(folder_of(output, "components"), ["components"]) for output in (tmp_path, finished)]
-    found, expected = (fixed_size_matrix(table["components"]) for table in tables)
+    found, expected = (as_matrix(table["components"]) for table in tables)
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max())
 
 
