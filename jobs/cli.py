@@ -13,9 +13,9 @@ from schemas.config import NeighboursJob, ReleaseJob, load_job
 from schemas.errors import ConfigError, VoorwerpError
 
 EXIT_CODES = """
-Exit codes: 0 success; 2 wrong option or config; 65 unusable input data; 66 input not found; 73 the output belongs to
-another run; 74 the store failed (run again to resume); 76 an artefact is not what its manifest says; 1 `verify` found
-problems; 130 interrupted; 143 terminated.
+Exit codes: 0 success; 2 wrong option or config; 65 unusable input data; 66 input not found; 71 workers die again and
+again; 73 the output belongs to another run; 74 the store failed (run again to resume); 75 another run works on this
+output now; 76 an artefact is not what its manifest says; 1 `verify` found problems; 130 interrupted; 143 terminated.
 """
 
 app = typer.Typer(
@@ -183,6 +183,21 @@ def verify(
 
     if not job_module.run(release):
         raise typer.Exit(1)
+
+
+@app.command(epilog=EXIT_CODES)
+def gc(
+    output: Annotated[str, typer.Argument(help="Output of a release.", show_default=False)],
+    grace_hours: Annotated[float, typer.Option(min=0, help="Keep files younger than this.")] = 24.0,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would go, delete nothing.")] = False,
+) -> None:
+    """Delete what lost attempts and unfinished artefacts left behind; what a manifest or a commit names stays.
+
+    Example: `voorwerp gc s3://bucket/dr1 --dry-run`
+    """
+    from jobs import gc as job_module
+
+    job_module.run(output, grace_hours, dry_run)
 
 
 @app.command(epilog=EXIT_CODES)

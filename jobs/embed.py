@@ -1,26 +1,62 @@
 """Job: embed. Every planned object becomes a row of the embeddings catalogue or a reject with its reason."""
 
-from collections.abc import Sequence
+import signal
+import sys
+import threading
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from time import perf_counter
+from typing import Any
 
 from engine.cluster.assemble import assemble, read_commits
 from engine.cluster.embed import embed, most_workers
 from engine.cluster.session import Resources, connect
 from engine.cluster.unit import EmbedTask
 from engine.storage.artefacts import as_parent, claim, find, finish, library_versions, utc_now
+from engine.storage.lease import Held
 from engine.storage.parquet import read_table
 from engine.storage.store import Store
 from jobs.report import accounting, note, progress, reused
 from schemas import paths
 from schemas.config import CutoutConfig, EmbedConfig, RayConfig
-from schemas.errors import ConfigError
+from schemas.errors import ConfigError, DataError
 from schemas.manifest import Commit, Manifest
 from schemas.partition import Unit
 from schemas.preset import load_preset
 
+JUDGED_FROM = 1_000
+"""Cutouts after which the fraction of rejects says something."""
+GPU_BATCHES_AHEAD = 16
+
+
+class Done:
+    """What a run has embedded so far. Its size grows with units, not with objects."""
+
+    def __init__(self) -> None:
+        self.units: set[str] = set()
+        self.n_planned = 0
+        self.rejected: Counter[str] = Counter()
+        self.n_lost = 0
+        self.durations_s: Counter[str] = Counter()
+
+    def add(self, commit: Commit) -> None:
+        """Count one committed unit."""
+        self.units.add(commit.unit)
+        self.n_planned += commit.n_planned
+        self.rejected.update(commit.rejected)
+        self.n_lost += commit.attempt - 1
+        self.durations_s.update(commit.durations_s)
+
 
 def run(
-    plan: Manifest, network: Manifest, cutouts: CutoutConfig, config: EmbedConfig, ray: RayConfig, store: Store
+    plan: Manifest,
+    network: Manifest,
+    cutouts: CutoutConfig,
+    config: EmbedConfig,
+    ray: RayConfig,
+    store: Store,
+    held: Held,
 ) -> Manifest:
     """Embed a plan with an encoder, or go on where an earlier run of the same job stopped.
 
@@ -28,8 +64,14 @@ def run(
     ------
     OutputError
         The output belongs to another encoder, preset or plan.
+    DataError
+        More of the cutouts are rejected than the job allows. What is committed stays.
     IntegrityError
         The committed units do not account for every planned object.
+    BusyError
+        Another run took over the lease.
+    SystemExit
+        The process was told to terminate, and the units in work are committed.
     """
     preset = load_preset(config.preset)
     identity = {
@@ -39,33 +81,36 @@ def run(
         "weights_sha256": network.identity["weights_sha256"],
         "preset": preset.settings,
         "views": config.views,
-        "cutouts": cutouts.model_dump(mode="json"),
+        "cutouts": cutouts.model_dump(mode="json", exclude={"max_seconds"}),
     }
     embeddings_id = claim(store, "embeddings", identity)
-    done = find(store, "embeddings", embeddings_id)
-    if done:
-        return reused(done)
+    finished = find(store, "embeddings", embeddings_id)
+    if finished:
+        return reused(finished)
     started = perf_counter()
     resources = connect(ray)
+    device = _device(config.device, resources)
     task = EmbedTask(
         output=store.uri(),
         plan_id=plan.id,
         encoder_id=network.id,
         embeddings_id=embeddings_id,
+        holder=held.holder,
         architecture=network.identity["architecture"],
         dimension=network.detail["dimension"],
         preset=preset,
         views=config.views,
         batch_size=config.batch_size,
         cutouts=cutouts,
-        device=_device(config.device, resources),
+        device=device,
+        batches_ahead=1 if device == "cpu" else GPU_BATCHES_AHEAD,
     )
     units = [Unit(**row) for row in read_table(store.below(paths.artefact("plan", plan.id)), paths.UNITS).to_pylist()]
-    commits = _embed_missing(units, task, config.workers, resources, store)
+    workers = _workers(config.workers, device, resources)
+    done = _embed_missing(units, task, config, workers, resources, store, held)
     embedded_s = perf_counter() - started
-    done_units = [(unit, commits[unit.name]) for unit in units]
     with progress("assemble", plan.counts["partitions"], "partitions") as advance:
-        found = assemble(store, plan, embeddings_id, done_units, advance)
+        found = assemble(store, plan, embeddings_id, units, advance)
     manifest = Manifest(
         kind="embeddings",
         id=embeddings_id,
@@ -84,41 +129,98 @@ def run(
             "embedded_digest": found.embedded_digest,
             "rejected_digest": found.rejected_digest,
             "partitions": [part.model_dump(mode="json") for part in found.partitions],
+            "device": device,
+            "workers": workers,
+            "attempts_lost": done.n_lost,
         },
         files=found.files,
         versions=library_versions(),
         durations_s={
             "embed": embedded_s,
             "assemble": perf_counter() - started - embedded_s,
-            "encode_sum": sum(commit.durations_s["encode"] for commit in commits.values()),
-            "unit_sum": sum(commit.durations_s["total"] for commit in commits.values()),
+            "encode_sum": done.durations_s["encode"],
+            "unit_sum": done.durations_s["total"],
         },
         created_utc=utc_now(),
     )
     note("accounting", accounting(manifest))
+    held.check()
     manifest = finish(store, manifest)
     store.delete_folder(paths.work(embeddings_id))
     return manifest
 
 
 def _embed_missing(
-    units: Sequence[Unit], task: EmbedTask, workers: int | None, resources: Resources, store: Store
-) -> dict[str, Commit]:
-    commits = read_commits(store, task.embeddings_id)
-    if commits:
-        note("embed", f"{len(commits):,} of {len(units):,} units already done")
-    missing = [unit for unit in units if unit.name not in commits]
-    workers = workers or (resources.gpus if task.device == "cuda" else resources.cores)
-    if workers > most_workers(task.device, resources):
-        raise ConfigError(
-            f"embed.workers: expected at most {most_workers(task.device, resources)} on this cluster, found {workers}"
-        )
-    already = sum(commit.n_planned for commit in commits.values())
-    with progress("embed", sum(unit.n_rows for unit in units), "cutouts", done=already) as advance:
+    units: Sequence[Unit],
+    task: EmbedTask,
+    config: EmbedConfig,
+    workers: int,
+    resources: Resources,
+    store: Store,
+    held: Held,
+) -> Done:
+    done = Done()
+    for commit in read_commits(store, task.embeddings_id):
+        done.add(commit)
+    if done.units:
+        note("embed", f"{len(done.units):,} of {len(units):,} units already done")
+    missing = [unit for unit in units if unit.name not in done.units]
+    with (
+        progress("embed", sum(unit.n_rows for unit in units), "cutouts", done=done.n_planned) as advance,
+        _draining(store, task) as terminated,
+    ):
         for commit in embed(missing, task, min(workers, max(1, len(missing))), resources):
-            commits[commit.unit] = commit
+            done.add(commit)
             advance(commit.n_planned)
-    return commits
+            held.check()
+            _check_rejects(done, config.max_reject_fraction)
+    if terminated.is_set():
+        note("embed", f"terminated with {len(done.units):,} of {len(units):,} units done; run again to go on")
+        sys.exit(128 + signal.SIGTERM)
+    if done.n_lost:
+        note("embed", f"{done.n_lost:,} attempts lost to workers that died, and made again")
+    return done
+
+
+def _check_rejects(done: Done, most: float) -> None:
+    n_rejected = done.rejected.total()
+    if done.n_planned >= JUDGED_FROM and n_rejected > most * done.n_planned:
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in done.rejected.most_common())
+        raise DataError(
+            f"{n_rejected:,} of the first {done.n_planned:,} cutouts were rejected ({reasons}), more than "
+            f"embed.max_reject_fraction {most:g}. Correct the cause and run again, or allow more to go on from here."
+        )
+
+
+@contextmanager
+def _draining(store: Store, task: EmbedTask) -> Iterator[threading.Event]:
+    """On the first SIGTERM tell the workers to begin no further unit; a second one stops at once."""
+    terminated = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield terminated
+        return
+
+    def drain(signum: int, frame: Any) -> None:
+        terminated.set()
+        signal.signal(signal.SIGTERM, before)
+        mark = paths.drain(task.embeddings_id, task.holder)
+        threading.Thread(target=store.write, args=(mark, b""), daemon=True).start()
+        note("embed", "told to terminate: units in work are finished first (terminate again to stop at once)")
+
+    before = signal.signal(signal.SIGTERM, drain)
+    try:
+        yield terminated
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _workers(wanted: int | None, device: str, resources: Resources) -> int:
+    workers = wanted or (resources.gpus if device == "cuda" else resources.cores)
+    if workers > most_workers(device, resources):
+        raise ConfigError(
+            f"embed.workers: expected at most {most_workers(device, resources)} on this cluster, found {workers}"
+        )
+    return workers
 
 
 def _device(wanted: str, resources: Resources) -> str:

@@ -5,6 +5,7 @@ from time import perf_counter
 from engine.cluster.index import build_shards, plan_shards
 from engine.cluster.session import connect
 from engine.storage.artefacts import as_parent, find, finish, library_versions, publish, utc_now
+from engine.storage.lease import Held
 from engine.storage.store import Store
 from jobs.report import note, progress, reused
 from schemas import paths
@@ -13,12 +14,19 @@ from schemas.manifest import Manifest, identity_id
 from schemas.partition import PartitionFile
 
 
-def run(components: Manifest, config: IndexConfig, ray: RayConfig, store: Store) -> Manifest:
-    """Build the index, or confirm that it is there; then publish the release that ends in it."""
+def run(components: Manifest, config: IndexConfig, ray: RayConfig, store: Store, held: Held) -> Manifest:
+    """Build the index, or confirm that it is there; then publish the release that ends in it.
+
+    Raises
+    ------
+    BusyError
+        Another run took over the lease.
+    """
     identity = {"components": components.id, "kind": config.kind, "rows_per_shard": config.rows_per_shard}
     index_id = identity_id("index", identity)
     done = find(store, "index", index_id)
     manifest = reused(done) if done else _build(components, config, ray, index_id, identity, store)
+    held.check()
     release = publish(store, manifest)
     note("release", f"{release.id} is current in {store.uri()}")
     for kind in ("embeddings", "components"):

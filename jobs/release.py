@@ -1,6 +1,7 @@
 """Job: release. Plan, embed, reduce and index in one go, or stage by stage; what is done already is skipped."""
 
 from engine.storage.artefacts import claimed, read_manifest
+from engine.storage.lease import lease
 from engine.storage.store import Store
 from engine.storage.weights import check_source
 from jobs import embed, encoder, index, plan, reduce
@@ -13,17 +14,20 @@ def run(job: ReleaseJob) -> Manifest:
     """Run every stage; return the index, whose parents are the rest."""
     store = Store(job.output)
     check_inputs(job)
-    planned = plan.run(job.catalogue, job.plan, store)
-    network = encoder.run(job.encoder, load_preset(job.embed.preset), store)
-    embeddings = embed.run(planned, network, job.cutouts, job.embed, job.ray, store)
-    components = reduce.run(embeddings, job.reduce, job.ray, store)
-    return index.run(components, job.index, job.ray, store)
+    with lease(store) as held:
+        planned = plan.run(job.catalogue, job.plan, store)
+        network = encoder.run(job.encoder, load_preset(job.embed.preset), store)
+        embeddings = embed.run(planned, network, job.cutouts, job.embed, job.ray, store, held)
+        components = reduce.run(embeddings, job.reduce, job.ray, store)
+        return index.run(components, job.index, job.ray, store, held)
 
 
 def run_plan(job: ReleaseJob) -> Manifest:
     """Run the first stage: plan the catalogue."""
     check_inputs(job)
-    return plan.run(job.catalogue, job.plan, Store(job.output))
+    store = Store(job.output)
+    with lease(store):
+        return plan.run(job.catalogue, job.plan, store)
 
 
 def run_embed(job: ReleaseJob) -> Manifest:
@@ -31,22 +35,25 @@ def run_embed(job: ReleaseJob) -> Manifest:
     store = Store(job.output)
     check_inputs(job)
     planned = read_manifest(store, "plan", claimed(store, "plan"))
-    network = encoder.run(job.encoder, load_preset(job.embed.preset), store)
-    return embed.run(planned, network, job.cutouts, job.embed, job.ray, store)
+    with lease(store) as held:
+        network = encoder.run(job.encoder, load_preset(job.embed.preset), store)
+        return embed.run(planned, network, job.cutouts, job.embed, job.ray, store, held)
 
 
 def run_reduce(job: ReleaseJob) -> Manifest:
     """Run the third stage on the embeddings that the output holds."""
     store = Store(job.output)
     embeddings = read_manifest(store, "embeddings", claimed(store, "embeddings"))
-    return reduce.run(embeddings, job.reduce, job.ray, store)
+    with lease(store):
+        return reduce.run(embeddings, job.reduce, job.ray, store)
 
 
 def run_index(job: ReleaseJob) -> Manifest:
     """Run the last stage on the components that `reduce` made with this job's settings."""
     store = Store(job.output)
     components = read_manifest(store, "components", reduce.components_id(claimed(store, "embeddings"), job.reduce))
-    return index.run(components, job.index, job.ray, store)
+    with lease(store) as held:
+        return index.run(components, job.index, job.ray, store, held)
 
 
 def check_inputs(job: ReleaseJob) -> None:

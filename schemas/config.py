@@ -66,6 +66,11 @@ class CutoutConfig(Section):
     stretch: StretchConfig = StretchConfig()
     max_bytes: int = Field(64 * 2**20, gt=0, description="larger cutouts are rejected as too_large")
     max_pixels: int = Field(64 * 10**6, gt=0, description="cutouts with more pixels are rejected as too_large")
+    max_seconds: float = Field(
+        300.0,
+        gt=0,
+        description="a cutout that takes longer costs its worker; if it does so alone, it is rejected",
+    )
     min_side_pixels: int = Field(8, ge=1, description="cutouts with a shorter side are rejected as shape")
 
 
@@ -92,6 +97,12 @@ class EmbedConfig(Section):
     views: int = Field(1, ge=1, le=64, description="1: centre crop; n: mean over n random views, seeded by object id")
     batch_size: int = Field(32, ge=1, le=4096, description="views that the encoder sees at once")
     workers: int | None = Field(None, ge=1, description="encoder actors; one per GPU, else one per core when null")
+    max_reject_fraction: float = Field(
+        0.25,
+        ge=0,
+        le=1,
+        description="more rejects among the cutouts seen stop the run (judged from 1,000 on)",
+    )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: GPUs where the cluster has any")
 
 

@@ -28,6 +28,12 @@ class InputNotFoundError(VoorwerpError):
     exit_code = 66
 
 
+class WorkersLostError(VoorwerpError):
+    """Workers die again and again; the run can be resumed once the cause is found."""
+
+    exit_code = 71
+
+
 class OutputError(VoorwerpError):
     """An output already belongs to another run, or cannot be created."""
 
@@ -38,6 +44,12 @@ class StoreError(VoorwerpError):
     """Local disk or object store failed or refused; the run can be resumed."""
 
     exit_code = 74
+
+
+class BusyError(VoorwerpError):
+    """Another run works on this output; try again when it has ended."""
+
+    exit_code = 75
 
 
 class IntegrityError(VoorwerpError):

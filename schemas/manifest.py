@@ -52,11 +52,27 @@ class Manifest(Record):
     created_utc: str
 
 
+class Lease(Record):
+    """Which run works on an output now. Renewed while it works; one that is not renewed may be taken over."""
+
+    format: Literal[1] = 1
+    holder: str
+    """Random; names this run."""
+    host: str
+    pid: int
+    command: str
+    since_utc: str
+    lifetime_s: float
+    renewals: int = 0
+
+
 class Commit(Record):
     """One unit of work done: created once, never changed. The unit's rows are read through this record only."""
 
     format: Literal[1] = 1
     unit: str
+    attempt: int
+    """Which attempt at the unit this was, from 1; earlier ones were lost."""
     n_planned: int
     n_embedded: int
     rejected: dict[str, int]

@@ -2,6 +2,7 @@
 
     OUTPUT/
     |-- current.json                     names the release that readers see; replaced in one step
+    |-- lease.json                       which run works here now; gone when it ends
     |-- claims/{plan,embeddings}.json    which catalogue, encoder and preset this output belongs to
     |-- releases/<id>.json               a complete chain of artefacts
     |-- encoder/<id>/                    manifest.json  weights.safetensors
@@ -9,7 +10,8 @@
     |-- embeddings/<id>/                 manifest.json  rejects.parquet  HATS catalogue
     |-- components/<id>/                 manifest.json  pca.safetensors  pca.json  HATS catalogue
     |-- index/<id>/                      manifest.json  shard-00000.faiss  objects-00000.parquet ...
-    `-- work/<id>/                       commits/<unit>.json  parts/<unit>-<attempt>.parquet, until embedding ends
+    `-- work/<id>/                       until embedding ends: attempts/<unit>-<n>  parts/<unit>-<attempt>.parquet
+                                         commits/<unit>.json  drain-<holder>
 
 An artefact folder without its `manifest.json` is unfinished, and no reader opens it.
 """
@@ -17,6 +19,7 @@ An artefact folder without its `manifest.json` is unfinished, and no reader open
 from schemas.manifest import Kind
 
 CURRENT = "current.json"
+LEASE = "lease.json"
 RELEASES = "releases"
 MANIFEST = "manifest.json"
 WEIGHTS = "weights.safetensors"
@@ -25,6 +28,7 @@ REJECTS = "rejects.parquet"
 PCA_TENSORS = "pca.safetensors"
 PCA_SUMMARY = "pca.json"
 DATASET = "dataset"
+WORK = "work"
 
 
 def claim(kind: Kind) -> str:
@@ -64,7 +68,7 @@ def shard_objects(number: int) -> str:
 
 def work(embeddings_id: str) -> str:
     """Folder of what embedding has done so far."""
-    return f"work/{embeddings_id}"
+    return f"{WORK}/{embeddings_id}"
 
 
 def commits(embeddings_id: str) -> str:
@@ -75,6 +79,16 @@ def commits(embeddings_id: str) -> str:
 def commit(embeddings_id: str, unit: str) -> str:
     """Path of a unit's commit record."""
     return f"{commits(embeddings_id)}/{unit}.json"
+
+
+def attempt(embeddings_id: str, unit: str, number: int) -> str:
+    """Path of the mark that a worker makes before its `number`th attempt at a unit."""
+    return f"{work(embeddings_id)}/attempts/{unit}-{number}"
+
+
+def drain(embeddings_id: str, holder: str) -> str:
+    """Path of the mark that tells the workers of one run to begin no further unit."""
+    return f"{work(embeddings_id)}/drain-{holder}"
 
 
 def part(unit: str, attempt: str) -> str:

@@ -23,4 +23,6 @@ class RejectReason(StrEnum):
     TOO_LARGE = "too_large", "the cutout has more bytes or pixels than the job allows"
     SHAPE = "shape", "the image is empty, too small, or has bands that the stretch or the preset cannot use"
     NAN_PIXELS = "nan_pixels", "the image holds NaN or infinite pixels"
+    WORKER_CRASH = "worker_crash", "reading, decoding or encoding this cutout killed its process, alone as well"
+    TIMEOUT = "timeout", "reading and decoding took longer than `cutouts.max_seconds`"
     NAN_EMBEDDING = "nan_embedding", "the encoder returned NaN or infinity for finite pixels"

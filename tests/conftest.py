@@ -11,6 +11,8 @@ import pyarrow.csv as pacsv
 import pytest
 from PIL import Image
 
+from schemas.config import ReleaseJob
+
 BUCKET = "survey"
 TINY_ARCHITECTURE = "test_efficientnet"
 
@@ -49,6 +51,22 @@ def write_survey(folder: Path, n: int) -> Path:
     )
     pacsv.write_csv(catalogue, folder / "catalogue.csv")
     return folder / "catalogue.csv"
+
+
+def make_job(path: Path | str, output: Path | str, weights: Path | str, **sections: dict) -> ReleaseJob:
+    """A release job over a small survey with the tiny encoder; sections override single keys."""
+    settings = {
+        "catalogue": {"path": str(path)},
+        "encoder": {"architecture": TINY_ARCHITECTURE, "weights": str(weights)},
+        "plan": {"rows_per_partition": 20, "rows_per_unit": 8},
+        "embed": {"batch_size": 4, "workers": 2},
+        "reduce": {"n_components": 5},
+        "index": {"rows_per_shard": 40},
+        "output": str(output),
+    }
+    for name, section in sections.items():
+        settings[name] = {**settings.get(name, {}), **section}
+    return ReleaseJob.model_validate(settings)
 
 
 @pytest.fixture(scope="session")
@@ -101,3 +119,13 @@ def ray_session(s3_server: str) -> None:
     from schemas.config import RayConfig
 
     connect(RayConfig())
+
+
+@pytest.fixture(scope="session")
+def finished(survey: Path, tiny_weights: Path, tmp_path_factory: pytest.TempPathFactory, ray_session: None) -> Path:
+    """Output of a finished release of the small survey; not to be changed."""
+    from jobs import release
+
+    output = tmp_path_factory.mktemp("release")
+    release.run(make_job(survey, output, tiny_weights))
+    return output

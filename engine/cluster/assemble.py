@@ -1,7 +1,8 @@
 """Assembling: committed rows of units become the partitions of the embeddings catalogue. Nothing else counts."""
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -18,6 +19,9 @@ from schemas.manifest import Commit, FileRecord, Manifest
 from schemas.partition import Partition, PartitionFile, Unit
 from schemas.tables import OBJECT_ID, REASON
 
+READS_IN_FLIGHT = 32
+_READ_AHEAD = 1_000
+
 
 class Assembled(NamedTuple):
     """The embeddings catalogue of a run, accounted for."""
@@ -33,26 +37,31 @@ class Assembled(NamedTuple):
     rejected_digest: str
 
 
-def read_commits(store: Store, embeddings_id: str) -> dict[str, Commit]:
-    """Read the commit records of a run that are there already, by unit."""
-    found = store.list(paths.commits(embeddings_id))
-    commits = (decode(Commit, store.read(path), store.uri(path)) for path in found if path.endswith(".json"))
-    return {commit.unit: commit for commit in commits}
+def read_commits(store: Store, embeddings_id: str) -> Iterator[Commit]:
+    """Read the commit records of a run that are there already; one listing, and many requests in flight."""
+    found = [path for path in store.list(paths.commits(embeddings_id)) if path.endswith(".json")]
+    with ThreadPoolExecutor(READS_IN_FLIGHT) as threads:
+        for start in range(0, len(found), _READ_AHEAD):  # An executor alone would hold every record at once.
+            yield from threads.map(lambda path: _commit(store, path), found[start : start + _READ_AHEAD])
+
+
+def _commit(store: Store, path: str) -> Commit:
+    return decode(Commit, store.read(path), store.uri(path))
 
 
 def assemble(
     store: Store,
     plan: Manifest,
     embeddings_id: str,
-    done: Sequence[tuple[Unit, Commit]],
+    units: Sequence[Unit],
     advance: Callable[[int], None],
 ) -> Assembled:
     """Make the embeddings catalogue and its rejects from committed units, one Ray task per partition.
 
     Parameters
     ----------
-    done : sequence of (Unit, Commit)
-        Every unit of the plan, in the plan's order.
+    units : sequence of Unit
+        Of the plan, in its order; all are committed.
     advance : callable
         Told of each partition that is written.
 
@@ -61,12 +70,14 @@ def assemble(
     IntegrityError
         A committed file changed, or the units do not account for every planned object.
     """
-    partitions: dict[Partition, list[Commit]] = defaultdict(list)
-    for unit, commit in done:
-        partitions[unit.partition].append(commit)
-    written = _write_partitions(store, embeddings_id, partitions, advance)
+    partitions: dict[Partition, list[str]] = defaultdict(list)
+    for unit in units:
+        partitions[unit.partition].append(unit.name)
+    written, digests, rejected = _write_partitions(store, embeddings_id, partitions, advance)
     folder = store.below(paths.artefact("embeddings", embeddings_id))
-    rejects = _collect_rejects(store, plan, embeddings_id, [commit for _, commit in done])
+    planned = read_table(store.below(paths.artefact("plan", plan.id)), paths.REJECTS)
+    work = store.below(paths.work(embeddings_id))
+    rejects = pa.concat_tables([planned, *(_committed_table(work, file) for file in rejected)])
     files = [part.file for part in written] + [write_table(folder, paths.REJECTS, rejects)]
     n_embedded = sum(part.n_rows for part in written)
     if written:
@@ -76,7 +87,7 @@ def assemble(
         files=files,
         n_embedded=n_embedded,
         rejected=dict(Counter(rejects[REASON].to_pylist())),
-        embedded_digest=add_digests(commit.embedded_digest for _, commit in done),
+        embedded_digest=add_digests(digests),
         rejected_digest=id_digest(rejects[OBJECT_ID].to_pylist()),
     )
     _check_accounting(plan, assembled)
@@ -84,42 +95,55 @@ def assemble(
 
 
 def _write_partitions(
-    store: Store, embeddings_id: str, partitions: dict[Partition, list[Commit]], advance: Callable[[int], None]
-) -> list[PartitionFile]:
+    store: Store, embeddings_id: str, partitions: dict[Partition, list[str]], advance: Callable[[int], None]
+) -> tuple[list[PartitionFile], list[str], list[FileRecord]]:
     def write(record: dict[str, Any]) -> dict[str, Any]:
-        commits = [decode(Commit, data, "commit record") for data in record["commits"]]
-        written = assemble_partition(store, embeddings_id, Partition(record["order"], record["pixel"]), commits)
-        return {"files": [encode(written)] if written else []}
+        made = assemble_partition(store, embeddings_id, Partition(record["order"], record["pixel"]), record["units"])
+        return {
+            "written": [encode(made.written)] if made.written else [],
+            "embedded_digest": made.embedded_digest,
+            "rejects": [encode(file) for file in made.rejects],
+        }
 
     records = [
-        {"order": partition.order, "pixel": partition.pixel, "commits": [encode(commit) for commit in commits]}
-        for partition, commits in partitions.items()
+        {"order": partition.order, "pixel": partition.pixel, "units": units} for partition, units in partitions.items()
     ]
-    written = []
+    written, digests, rejects = [], [], []
     for record in stream(records, write):
         advance(1)
-        written += [decode(PartitionFile, data, "partition record") for data in record["files"]]
-    return sorted(written, key=lambda file: file.partition.first_healpix)
+        written += [decode(PartitionFile, data, "partition record") for data in record["written"]]
+        rejects += [decode(FileRecord, data, "file record") for data in record["rejects"]]
+        digests.append(record["embedded_digest"])
+    return (
+        sorted(written, key=lambda file: file.partition.first_healpix),
+        digests,
+        sorted(rejects, key=lambda file: file.path),
+    )
+
+
+class AssembledPartition(NamedTuple):
+    """One partition of the embeddings catalogue."""
+
+    written: PartitionFile | None
+    """None where every row was rejected."""
+    embedded_digest: str
+    rejects: list[FileRecord]
+    """Files of its units' rejects, in the work folder."""
 
 
 def assemble_partition(
-    store: Store, embeddings_id: str, partition: Partition, commits: Sequence[Commit]
-) -> PartitionFile | None:
-    """Write one partition from its units' committed rows; None where every row was rejected."""
+    store: Store, embeddings_id: str, partition: Partition, units: Sequence[str]
+) -> AssembledPartition:
+    """Write one partition from the committed rows of its units, in their order."""
     work = store.below(paths.work(embeddings_id))
+    commits = [_commit(store, paths.commit(embeddings_id, unit)) for unit in units]
     table = pa.concat_tables([_committed_table(work, commit.files[0]) for commit in commits])
+    digest = add_digests(commit.embedded_digest for commit in commits)
+    rejects = [commit.files[1] for commit in commits if commit.rejected]
     if table.num_rows == 0:
-        return None
+        return AssembledPartition(None, digest, rejects)
     record = write_table(store.below(paths.artefact("embeddings", embeddings_id)), partition.path, table)
-    return PartitionFile(partition=partition, n_rows=table.num_rows, file=record)
-
-
-def _collect_rejects(store: Store, plan: Manifest, embeddings_id: str, commits: Sequence[Commit]) -> pa.Table:
-    planned = read_table(store.below(paths.artefact("plan", plan.id)), paths.REJECTS)
-    work = store.below(paths.work(embeddings_id))
-    return pa.concat_tables(
-        [planned, *(_committed_table(work, commit.files[1]) for commit in commits if commit.rejected)]
-    )
+    return AssembledPartition(PartitionFile(partition=partition, n_rows=table.num_rows, file=record), digest, rejects)
 
 
 def _check_accounting(plan: Manifest, found: Assembled) -> None:

@@ -1,10 +1,19 @@
-"""One unit of embedding, start to commit: storage and compute joined. Ray carries it and is not needed to run it."""
+"""One unit of embedding, start to commit: storage and compute joined. Ray carries it and is not needed to run it.
 
-from collections import Counter
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+    begin ---> load views ---> encode ---> write rows and rejects ---> commit
+    (mark)     (threads)                   (names of this attempt)     (create-only)
+
+A worker that dies anywhere leaves a mark and perhaps files that no commit names. The third attempt at a unit takes its
+rows one by one in a process of their own, so that a cutout that kills processes is found and rejected.
+"""
+
+import functools
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from time import perf_counter
+from typing import NamedTuple
 from uuid import uuid4
 
 import numpy as np
@@ -20,25 +29,37 @@ from engine.storage.images import CutoutError, decode_cutout
 from engine.storage.parquet import as_vectors, read_row_group, write_table
 from engine.storage.store import Store
 from schemas import paths
-from schemas.config import CutoutConfig
+from schemas.config import CutoutConfig, Section
+from schemas.errors import WorkersLostError
 from schemas.manifest import Commit
 from schemas.partition import Unit
 from schemas.preset import Preset
 from schemas.reject import RejectReason
-from schemas.tables import CUTOUT, EMBEDDING, IMAGE, OBJECT_ID, with_vectors
+from schemas.tables import CUTOUT, EMBEDDING, IMAGE, OBJECT_ID, REASON, with_vectors
 
 DECODE_THREADS = 4
 """Reading and decoding run while the encoder works, and most of a read is waiting."""
+ATTEMPTS_TOGETHER = 2
+"""Attempts at a unit as a whole; later ones take its rows one by one."""
+MOST_ATTEMPTS = 24
+
+Encoder = Callable[[np.ndarray], np.ndarray]
+"""(n, bands, crop, crop) float32 views to (n, dimension) float32 vectors."""
+Loaded = list[np.ndarray | Reject]
+"""Per row its views, (views, bands, crop, crop) float32, or why there are none."""
+Loader = Callable[[pa.Table], Callable[[], Loaded]]
+"""Starts to load some objects; what it returns waits for them."""
 
 
-@dataclass(frozen=True)
-class EmbedTask:
+class EmbedTask(Section):
     """What every unit of a run shares: where things are, and how pixels become vectors."""
 
     output: str
     plan_id: str
     encoder_id: str
     embeddings_id: str
+    holder: str
+    """Of the lease: the run that these workers work for."""
     architecture: str
     dimension: int
     preset: Preset
@@ -46,9 +67,50 @@ class EmbedTask:
     batch_size: int
     cutouts: CutoutConfig
     device: str
+    batches_ahead: int = 1
+    """Batches that are read and decoded while the encoder works on one."""
 
 
-def embed_unit(unit: Unit, task: EmbedTask, encoder: Callable[[np.ndarray], np.ndarray]) -> Commit:
+class Embedded(NamedTuple):
+    """A unit's rows, each with a vector or a reject."""
+
+    vectors: np.ndarray
+    """(n, dimension) float32; of rejected rows, anything."""
+    rejects: Mapping[int, Reject]
+    encode_s: float
+
+
+class StuckError(Exception):
+    """A cutout takes longer than allowed, and its thread cannot be stopped: the process has to end."""
+
+
+def open_encoder(task: EmbedTask, threads: int) -> Encoder:
+    """Load the run's encoder into this process."""
+    import torch
+
+    from engine.compute.encoder import build_encoder
+    from engine.compute.encoder import encode as encode_views
+    from engine.storage.weights import read_tensors
+
+    torch.set_num_threads(threads)
+    weights = f"{paths.artefact('encoder', task.encoder_id)}/{paths.WEIGHTS}"
+    tensors = read_tensors(Store(task.output), weights)
+    network = build_encoder(task.architecture, task.preset.n_bands, tensors, task.device)
+    return functools.partial(encode_views, network)
+
+
+def is_draining(task: EmbedTask) -> bool:
+    """Whether this run was told to begin no further unit."""
+    return Store(task.output).exists(paths.drain(task.embeddings_id, task.holder))
+
+
+def embed_unit(
+    unit: Unit,
+    task: EmbedTask,
+    encoder: Encoder,
+    loader: Loader,
+    one_by_one: Callable[[pa.Table, EmbedTask], Embedded],
+) -> Commit:
     """Embed one unit and commit it; if another attempt was first, return that one's record.
 
     Parameters
@@ -57,39 +119,119 @@ def embed_unit(unit: Unit, task: EmbedTask, encoder: Callable[[np.ndarray], np.n
         One row group of the plan.
     task : EmbedTask
         Shared by all units of the run.
-    encoder : callable
-        (n, bands, crop, crop) float32 views to (n, dimension) float32 vectors.
+    encoder : Encoder
+    loader : Loader
+        Of batches of the unit's objects, the next while the encoder works on this one.
+    one_by_one : callable
+        `one_by_one(objects, task)` embeds the objects of a unit that two attempts did not survive.
 
     Raises
     ------
     StoreError
         A store failed. Nothing is committed; the unit can be tried again.
+    StuckError
+        A cutout took too long. Nothing is committed; the process has to end.
     """
     started = perf_counter()
     store = Store(task.output)
+    number = begin(store, task.embeddings_id, unit.name)
+    if number > 1 and (record := find_commit(store, task.embeddings_id, unit.name)):
+        return record
     plan_partition = f"{paths.artefact('plan', task.plan_id)}/{unit.partition.path}"
     objects = read_row_group(store, plan_partition, unit.row_group)
-    embeddings = np.zeros((len(objects), task.dimension), np.float32)
+    together = number <= ATTEMPTS_TOGETHER
+    found = embed_objects(objects, task, encoder, loader) if together else one_by_one(objects, task)
+    rows, rejects = _unit_tables(objects, found, task)
+    durations_s = {"total": perf_counter() - started, "encode": found.encode_s}
+    return commit(store, task.embeddings_id, unit, number, rows, rejects, durations_s)
+
+
+def begin(store: Store, embeddings_id: str, unit: str) -> int:
+    """Mark the beginning of an attempt at a unit; return its number, from 1.
+
+    Raises
+    ------
+    WorkersLostError
+        There were `MOST_ATTEMPTS` already: Ray itself would try without end.
+    """
+    for number in range(1, MOST_ATTEMPTS + 1):
+        if store.create(paths.attempt(embeddings_id, unit, number), b""):
+            return number
+    raise WorkersLostError(
+        f"{MOST_ATTEMPTS} workers were lost at unit {unit}, and no deadly cutout is the cause; is there "
+        f"enough memory? `voorwerp gc {store.uri()} --grace-hours 0` forgets the attempts; then run again"
+    )
+
+
+def find_commit(store: Store, embeddings_id: str, unit: str) -> Commit | None:
+    """Return a unit's commit record, or None while it is not committed."""
+    path = paths.commit(embeddings_id, unit)
+    return decode(Commit, store.read(path), store.uri(path)) if store.exists(path) else None
+
+
+def commit(
+    store: Store,
+    embeddings_id: str,
+    unit: Unit,
+    number: int,
+    rows: pa.Table,
+    rejects: pa.Table,
+    durations_s: dict[str, float],
+) -> Commit:
+    """Write a unit's rows and rejects under names of this attempt, then its create-only record.
+
+    Returns
+    -------
+    Commit
+        The record that counts: this attempt's, or that of another one that was first, whose files count then.
+    """
+    attempt = uuid4().hex[:12]
+    work = store.below(paths.work(embeddings_id))
+    files = [write_table(work, paths.part(unit.name, attempt), rows)]
+    if len(rejects):
+        files.append(write_table(work, paths.part_rejects(unit.name, attempt), rejects))
+    record = Commit(
+        unit=unit.name,
+        attempt=number,
+        n_planned=unit.n_rows,
+        n_embedded=len(rows),
+        rejected=dict(Counter(rejects[REASON].to_pylist())),
+        embedded_digest=id_digest(rows[OBJECT_ID].to_pylist()),
+        rejected_digest=id_digest(rejects[OBJECT_ID].to_pylist()),
+        files=files,
+        durations_s=durations_s,
+    )
+    path = paths.commit(embeddings_id, unit.name)
+    if store.create(path, encode(record)):
+        return record
+    for file in files:
+        work.delete(file.path)
+    return decode(Commit, store.read(path), store.uri(path))
+
+
+def embed_objects(objects: pa.Table, task: EmbedTask, encoder: Encoder, loader: Loader) -> Embedded:
+    """Embed objects batch by batch; no bad cutout stops the others."""
+    vectors = np.zeros((len(objects), task.dimension), np.float32)
     rejects: dict[int, Reject] = {}
     encode_s = 0.0
-    with ThreadPoolExecutor(DECODE_THREADS) as threads:
-        for rows, loaded in _batches(objects, task, threads):
-            rejects |= {row: result for row, result in zip(rows, loaded, strict=True) if isinstance(result, Reject)}
-            good = [row for row in rows if row not in rejects]
-            if good:
-                views = np.concatenate([result for result in loaded if not isinstance(result, Reject)])
-                encode_started = perf_counter()
-                vectors = encoder(views).reshape(len(good), task.views, task.dimension)
-                encode_s += perf_counter() - encode_started
-                embeddings[good] = vectors.mean(axis=1, dtype=np.float64)
-    broken = np.flatnonzero(~np.isfinite(embeddings).all(axis=1))
+    for rows, loaded in _batches(objects, task, loader):
+        rejects |= {row: result for row, result in zip(rows, loaded, strict=True) if isinstance(result, Reject)}
+        good = [row for row in rows if row not in rejects]
+        if good:
+            views = np.concatenate([result for result in loaded if not isinstance(result, Reject)])
+            started = perf_counter()
+            found = encoder(views).reshape(len(good), task.views, task.dimension)
+            encode_s += perf_counter() - started
+            vectors[good] = found.mean(axis=1, dtype=np.float64)
+    broken = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
     rejects |= {int(row): Reject(RejectReason.NAN_EMBEDDING, "the encoder returned NaN or infinity") for row in broken}
-    durations_s = {"total": perf_counter() - started, "encode": encode_s}
-    return _commit(unit, objects, embeddings, rejects, task, store, durations_s)
+    return Embedded(vectors, rejects, encode_s)
 
 
-def load_views(object_id: int | str, cutout: str | bytes | None, task: EmbedTask) -> np.ndarray | Reject:
-    """Read one cutout, given by URI or as bytes, and make its views, (views, bands, crop, crop) float32."""
+def load(objects: pa.Table, row: int, task: EmbedTask) -> np.ndarray | Reject:
+    """Read the cutout of one object and make its views, (views, bands, crop, crop) float32."""
+    object_id = objects[OBJECT_ID][row].as_py()
+    cutout = objects[IMAGE if IMAGE in objects.column_names else CUTOUT][row].as_py()
     try:
         data = cutout if isinstance(cutout, bytes) else read_cutout(cutout, task.cutouts.max_bytes)
         pixels = decode_cutout(data, task.cutouts)
@@ -103,59 +245,46 @@ def load_views(object_id: int | str, cutout: str | bytes | None, task: EmbedTask
     return make_views(image, task.preset, task.views, object_id, task.encoder_id)
 
 
-def _batches(
-    objects: pa.Table, task: EmbedTask, threads: ThreadPoolExecutor
-) -> Iterator[tuple[range, list[np.ndarray | Reject]]]:
-    """Load batch after batch, the next one while the caller works on this one."""
-    ids = objects[OBJECT_ID].to_pylist()
-    cutouts = objects[IMAGE if IMAGE in objects.column_names else CUTOUT].to_pylist()
+@contextmanager
+def threaded(task: EmbedTask) -> Iterator[Loader]:
+    """Give a loader that reads and decodes in threads of this process."""
+    threads = ThreadPoolExecutor(DECODE_THREADS)
+
+    def start(objects: pa.Table) -> Callable[[], Loaded]:
+        futures = [threads.submit(load, objects, row, task) for row in range(len(objects))]
+
+        def wait() -> Loaded:
+            try:
+                return [future.result(task.cutouts.max_seconds) for future in futures]
+            except TimeoutError as error:
+                raise StuckError(f"a cutout took longer than {task.cutouts.max_seconds} s") from error
+
+        return wait
+
+    try:
+        yield start
+    finally:
+        threads.shutdown(wait=False, cancel_futures=True)
+
+
+def _batches(objects: pa.Table, task: EmbedTask, loader: Loader) -> Iterator[tuple[range, Loaded]]:
     size = max(1, task.batch_size // task.views)
-    ranges = [range(start, min(start + size, len(ids))) for start in range(0, len(ids), size)]
+    ranges = [range(start, min(start + size, len(objects))) for start in range(0, len(objects), size)]
+    pending: deque[tuple[range, Callable[[], Loaded]]] = deque()
+    for rows in ranges:
+        pending.append((rows, loader(objects.slice(rows.start, len(rows)))))
+        if len(pending) > task.batches_ahead:
+            ready, wait = pending.popleft()
+            yield ready, wait()
+    for ready, wait in pending:
+        yield ready, wait()
 
-    def submit(rows: range) -> list[Future[np.ndarray | Reject]]:
-        return [threads.submit(load_views, ids[row], cutouts[row], task) for row in rows]
 
-    pending = submit(ranges[0])
-    for rows, following in zip(ranges, [*ranges[1:], range(0)], strict=True):
-        loaded, pending = pending, submit(following)
-        yield rows, [future.result() for future in loaded]
-
-
-def _commit(
-    unit: Unit,
-    objects: pa.Table,
-    embeddings: np.ndarray,
-    rejects: dict[int, Reject],
-    task: EmbedTask,
-    store: Store,
-    durations_s: dict[str, float],
-) -> Commit:
-    attempt = uuid4().hex[:12]
-    work = store.below(paths.work(task.embeddings_id))
-    bad = sorted(rejects)
-    good = [row for row in range(len(objects)) if row not in rejects]
+def _unit_tables(objects: pa.Table, found: Embedded, task: EmbedTask) -> tuple[pa.Table, pa.Table]:
+    bad = sorted(found.rejects)
+    good = [row for row in range(len(objects)) if row not in found.rejects]
     schema = with_vectors(objects.schema, EMBEDDING, task.dimension)
     kept = objects.select(schema.names[:-1]).take(pa.array(good, pa.int64())).combine_chunks()
-    files = [
-        write_table(
-            work, paths.part(unit.name, attempt), pa.table([*kept.columns, as_vectors(embeddings[good])], schema=schema)
-        )
-    ]
-    if bad:
-        table = rejects_table(objects.take(bad), [rejects[row] for row in bad])
-        files.append(write_table(work, paths.part_rejects(unit.name, attempt), table))
-    ids = objects[OBJECT_ID].to_pylist()
-    commit = Commit(
-        unit=unit.name,
-        n_planned=len(objects),
-        n_embedded=len(good),
-        rejected=dict(Counter(reject.reason.value for reject in rejects.values())),
-        embedded_digest=id_digest(ids[row] for row in good),
-        rejected_digest=id_digest(ids[row] for row in bad),
-        files=files,
-        durations_s=durations_s,
-    )
-    path = paths.commit(task.embeddings_id, unit.name)
-    if store.create(path, encode(commit)):
-        return commit
-    return decode(Commit, store.read(path), store.uri(path))
+    rows = pa.table([*kept.columns, as_vectors(found.vectors[good])], schema=schema)
+    rejected = objects.take(pa.array(bad, pa.int64()))
+    return rows, rejects_table(rejected, [found.rejects[row] for row in bad])

@@ -4,15 +4,18 @@ Data goes through pyarrow.fs, which costs a fifth of s3fs per request; create-on
 pyarrow has no conditional PUT. S3 is configured by the usual AWS_* environment variables (AWS_ENDPOINT_URL included).
 """
 
+import fcntl
 import hashlib
 import os
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
+from typing import NamedTuple
 
+import fsspec.asyn
 import pyarrow as pa
 from botocore.exceptions import BotoCoreError
 from pyarrow import fs
@@ -23,6 +26,16 @@ from schemas.manifest import FileRecord
 S3_CONNECT_TIMEOUT_S = 10
 S3_REQUEST_TIMEOUT_S = 60
 S3_ATTEMPTS = 6
+
+
+class Entry(NamedTuple):
+    """A file in a listing."""
+
+    path: str
+    """Relative to the store."""
+    size_bytes: int
+    modified_s: float
+    """By the store's clock, seconds since 1970."""
 
 
 @dataclass(frozen=True)
@@ -138,6 +151,91 @@ class Store:
                 return False
             return True
 
+    def read_versioned(self, path: str) -> tuple[bytes, str]:
+        """Read a whole file and the version that `replace` expects; errors as in `read`."""
+        if self.is_local:
+            data = self.read(path)
+            return data, hashlib.sha256(data).hexdigest()
+        with _explained(self.uri(path)):
+            bucket, _, key = self.full_path(path).partition("/")
+            answer = _s3fs().call_s3("get_object", Bucket=bucket, Key=key)
+            return fsspec.asyn.sync(_s3fs().loop, answer["Body"].read), str(answer["ETag"])
+
+    def replace(self, path: str, data: bytes, version: str) -> bool:
+        """Overwrite a file if it still has the version that was read (compare and set); return whether it had.
+
+        Raises
+        ------
+        StoreError
+            The store failed or refused.
+        """
+        full = self.full_path(path)
+        if not self.is_local:
+            with _explained(self.uri(path), writing=True):
+                bucket, _, key = full.partition("/")
+                try:
+                    _s3fs().call_s3("put_object", Bucket=bucket, Key=key, Body=data, IfMatch=version)
+                except (FileNotFoundError, OSError) as error:
+                    if _is_refused_condition(error):
+                        return False
+                    raise
+                return True
+        with _explained(self.uri(path), writing=True), _locked(Path(full)):
+            try:
+                unchanged = hashlib.sha256(Path(full).read_bytes()).hexdigest() == version
+            except FileNotFoundError:
+                return False
+            if unchanged:
+                self.write(path, data)
+            return unchanged
+
+    def entry(self, path: str) -> Entry:
+        """Describe one file.
+
+        Raises
+        ------
+        InputNotFoundError
+            Nothing is stored at `path`.
+        StoreError
+            The store failed or refused.
+        """
+        with _explained(self.uri(path)):
+            info = self.filesystem.get_file_info(self.full_path(path))
+        if info.type != fs.FileType.File:
+            raise InputNotFoundError(f"expected a file, found nothing at {self.uri(path)}")
+        return Entry(path, info.size, info.mtime_ns / 1e9)
+
+    def now(self) -> float:
+        """Return the store's own clock, seconds since 1970: clocks of machines differ, the store has one."""
+        probe = f".clock-{uuid.uuid4().hex}"
+        self.write(probe, b"")
+        try:
+            return self.entry(probe).modified_s
+        finally:
+            self.delete(probe)
+
+    def check_conditional(self) -> None:
+        """Refuse a store that lets two writers create one file: commit records would not be safe there.
+
+        Raises
+        ------
+        StoreError
+            The store ignores `If-None-Match`, or failed.
+        """
+        if self.is_local:
+            return
+        probe = f".conditional-{uuid.uuid4().hex}"
+        self.create(probe, b"first")
+        try:
+            refused = not self.create(probe, b"second")
+        finally:
+            self.delete(probe)
+        if not refused:
+            raise StoreError(
+                f"{self.uri()}: expected a store that honours If-None-Match on PUT, found that it overwrites; two runs "
+                "could both write here. Use another store (AWS, MinIO and Ceph honour it), or a local folder."
+            )
+
     def exists(self, path: str) -> bool:
         """Whether a file or a folder is at `path`."""
         with _explained(self.uri(path)):
@@ -150,10 +248,21 @@ class Store:
 
     def list(self, path: str = "") -> list[str]:
         """List all files below a folder, sorted, relative to this store; empty where there is no such folder."""
+        return [entry.path for entry in self.entries(path)]
+
+    def entries(self, path: str = "") -> Sequence[Entry]:
+        """Describe all files below a folder, sorted by path; empty where there is no such folder."""
         selector = fs.FileSelector(self.full_path(path), allow_not_found=True, recursive=True)
         with _explained(self.uri(path)):
             infos = self.filesystem.get_file_info(selector)
-        return sorted(info.path[len(self._base) + 1 :] for info in infos if info.type == fs.FileType.File)
+        start = len(self._base) + 1
+        files = (info for info in infos if info.type == fs.FileType.File)
+        return sorted(Entry(info.path[start:], info.size, info.mtime_ns / 1e9) for info in files)
+
+    def delete(self, path: str) -> None:
+        """Delete a file, if it is there."""
+        with _explained(self.uri(path)), suppress(FileNotFoundError):
+            self.filesystem.delete_file(self.full_path(path))
 
     def delete_folder(self, path: str) -> None:
         """Delete a folder and everything in it, if it is there."""
@@ -223,6 +332,19 @@ def _s3fs():  # type: ignore[no-untyped-def]
             "retries": {"max_attempts": S3_ATTEMPTS, "mode": "standard"},
         }
     )
+
+
+def _is_refused_condition(error: OSError) -> bool:
+    """Whether a conditional PUT was refused because another was first (412, or 409 and 404 in a race)."""
+    text = f"{error} {error.__cause__}"
+    return isinstance(error, FileNotFoundError) or "PreconditionFailed" in text or "ConditionalRequestConflict" in text
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    with (path.parent / f".{path.name}.lock").open("wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _write_temporary(target: Path, data: bytes | pa.Buffer) -> Path:

@@ -26,8 +26,7 @@ from jobs import neighbours, release, verify
 from schemas import paths
 from schemas.config import NeighboursJob
 from schemas.errors import ConfigError, DataError, OutputError
-from tests.conftest import BUCKET, TINY_ARCHITECTURE, galaxy_pixels, write_survey
-from tests.jobs.conftest import make_job
+from tests.conftest import BUCKET, TINY_ARCHITECTURE, galaxy_pixels, make_job, write_survey
 
 pytestmark = pytest.mark.cluster
 

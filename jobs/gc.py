@@ -1,0 +1,78 @@
+"""Job: gc. Delete files that no commit record and no manifest names, once they are old enough."""
+
+from collections.abc import Iterator
+from typing import get_args
+
+from engine.cluster.assemble import read_commits
+from engine.storage.artefacts import read_manifest
+from engine.storage.lease import lease
+from engine.storage.store import Entry, Store
+from jobs.report import note, output
+from schemas import paths
+from schemas.errors import InputNotFoundError
+from schemas.manifest import Kind
+
+_KINDS: dict[str, Kind] = {kind: kind for kind in get_args(Kind)}
+
+
+def run(target: str, grace_hours: float, dry_run: bool) -> list[Entry]:
+    """Delete what is left over in an output; return it.
+
+    Raises
+    ------
+    InputNotFoundError
+        Nothing is at the output.
+    BusyError
+        A run works on this output.
+    """
+    store = Store(target)
+    if not store.exists(""):
+        raise InputNotFoundError(f"expected the output of a release, found nothing at {store.uri()}")
+    with lease(store):
+        oldest = store.now() - grace_hours * 3600
+        found = [entry for entry in left_over(store) if entry.modified_s <= oldest]
+        for entry in found:
+            output.print(f"{entry.size_bytes:>15,} {store.uri(entry.path)}", markup=False, soft_wrap=True)
+            if not dry_run:
+                store.delete(entry.path)
+    size = sum(entry.size_bytes for entry in found)
+    note("gc", f"{len(found):,} files, {size:,} bytes {'would be' if dry_run else 'were'} deleted in {store.uri()}")
+    return found
+
+
+def left_over(store: Store) -> Iterator[Entry]:
+    """Describe the files of an output that nothing names: of lost attempts, of unfinished artefacts, and temporary."""
+    finished: dict[tuple[Kind, str], set[str]] = {}
+    committed: dict[str, set[str]] = {}
+    for entry in store.entries():
+        first, _, rest = entry.path.partition("/")
+        name, _, path = rest.partition("/")
+        if entry.path.endswith(".tmp"):
+            yield entry
+        elif path and (kind := _KINDS.get(first)):
+            if (kind, name) not in finished:
+                finished[kind, name] = _files_of(store, kind, name)
+            if path not in finished[kind, name]:
+                yield entry
+        elif first == paths.WORK:
+            if name not in committed:
+                committed[name] = _committed(store, name)
+            if path not in committed[name]:
+                yield entry
+
+
+def _files_of(store: Store, kind: Kind, name: str) -> set[str]:
+    if not store.exists(paths.manifest(kind, name)):
+        return set()
+    return {paths.MANIFEST, *(file.path for file in read_manifest(store, kind, name).files)}
+
+
+def _committed(store: Store, embeddings_id: str) -> set[str]:
+    """Files of the work folder that resuming needs; none once the embeddings are finished."""
+    if store.exists(paths.manifest("embeddings", embeddings_id)):
+        return set()
+    folder = paths.work(embeddings_id)
+    kept = {path.removeprefix(f"{folder}/") for path in store.list(paths.commits(embeddings_id))}
+    for commit in read_commits(store, embeddings_id):
+        kept |= {file.path for file in commit.files}
+    return kept
