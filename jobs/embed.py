@@ -81,6 +81,7 @@ def run(
         "weights_sha256": network.identity["weights_sha256"],
         "preset": preset.settings,
         "views": config.views,
+        "precision": config.precision,
         "cutouts": cutouts.model_dump(mode="json", exclude={"max_seconds"}),
     }
     embeddings_id = claim(store, "embeddings", identity)
@@ -101,6 +102,8 @@ def run(
         preset=preset,
         views=config.views,
         batch_size=config.batch_size,
+        precision=config.precision,
+        runtime=config.runtime,
         cutouts=cutouts,
         device=device,
         batches_ahead=1 if device == "cpu" else GPU_BATCHES_AHEAD,

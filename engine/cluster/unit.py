@@ -7,7 +7,6 @@ A worker that dies anywhere leaves a mark and perhaps files that no commit names
 rows one by one in a process of their own, so that a cutout that kills processes is found and rejected.
 """
 
-import functools
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -65,6 +64,8 @@ class EmbedTask(Section):
     preset: Preset
     views: int
     batch_size: int
+    precision: str
+    runtime: str
     cutouts: CutoutConfig
     device: str
     batches_ahead: int = 1
@@ -86,17 +87,21 @@ class StuckError(Exception):
 
 def open_encoder(task: EmbedTask, threads: int) -> Encoder:
     """Load the run's encoder into this process."""
-    import torch
-
-    from engine.compute.encoder import build_encoder
-    from engine.compute.encoder import encode as encode_views
+    from engine.compute.encoder import load_encoder
     from engine.storage.weights import read_tensors
 
-    torch.set_num_threads(threads)
     weights = f"{paths.artefact('encoder', task.encoder_id)}/{paths.WEIGHTS}"
     tensors = read_tensors(Store(task.output), weights)
-    network = build_encoder(task.architecture, task.preset.n_bands, tensors, task.device)
-    return functools.partial(encode_views, network)
+    return load_encoder(
+        task.architecture,
+        task.preset.n_bands,
+        tensors,
+        task.preset.crop,
+        task.device,
+        task.precision,
+        task.runtime,
+        threads,
+    ).encode
 
 
 def is_draining(task: EmbedTask) -> bool:
@@ -235,7 +240,7 @@ def load(objects: pa.Table, row: int, task: EmbedTask) -> np.ndarray | Reject:
     try:
         data = cutout if isinstance(cutout, bytes) else read_cutout(cutout, task.cutouts.max_bytes)
         pixels = decode_cutout(data, task.cutouts)
-        if not np.isfinite(pixels.values).all():
+        if pixels.full_scale is None and not np.isfinite(pixels.values).all():
             return Reject(RejectReason.NAN_PIXELS, "NaN or infinite pixels")
         image = display_image(pixels.values, pixels.full_scale, task.preset.bands, task.cutouts.stretch)
     except CutoutError as error:

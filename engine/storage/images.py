@@ -7,6 +7,7 @@ import zlib
 from typing import NamedTuple
 
 import numpy as np
+import simplejpeg
 from PIL import Image, UnidentifiedImageError
 
 from schemas.config import CutoutConfig
@@ -77,6 +78,10 @@ def _decode_display(data: bytes, limits: CutoutConfig) -> Pixels:
     try:
         image: Image.Image = Image.open(io.BytesIO(data), formats=_PIL_FORMATS)
         _check_size(image.width * image.height, limits)
+        if image.format == "JPEG" and image.mode == "RGB":
+            # The same pixels in half the time; strict refuses what Pillow refuses.
+            values = simplejpeg.decode_jpeg(data, "RGB", strict=True)
+            return Pixels(values.transpose(2, 0, 1), 255.0)
         image.load()
         if image.mode.startswith("I"):
             return Pixels(np.asarray(image).astype(np.uint16)[np.newaxis], 65535.0)

@@ -1,5 +1,6 @@
 """Encoders: the network without its head, from weights that must fit."""
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -9,7 +10,8 @@ import timm
 import torch
 from safetensors.torch import load_file
 
-from engine.compute.encoder import build_encoder, encode, encoder_dimension, encoder_tensors
+from engine.compute import encoder as encoders
+from engine.compute.encoder import TOLERANCE, build_encoder, encode, encoder_dimension, encoder_tensors, load_encoder
 from engine.compute.views import centre_view
 from schemas.errors import ConfigError, DataError
 from schemas.preset import load_preset
@@ -165,3 +167,69 @@ def test_fitting_leaves_the_weights_as_they_were(weights: dict[str, torch.Tensor
     before = {key: tensor.clone() for key, tensor in weights.items()}
     encoder_tensors(TINY_ARCHITECTURE, 1, weights)
     assert all(torch.equal(tensor, before[key]) for key, tensor in weights.items())
+
+
+def load(weights: Mapping[str, torch.Tensor], **options: str) -> encoders.Encoder:
+    tensors = encoder_tensors(TINY_ARCHITECTURE, 1, weights)
+    return load_encoder(TINY_ARCHITECTURE, 1, tensors, side_pixels=64, device="cpu", **options)
+
+
+def largest_difference(found: np.ndarray, expected: np.ndarray) -> float:
+    return float((np.abs(found - expected) / np.abs(expected).max(axis=1, keepdims=True)).max())
+
+
+def test_openvino_returns_the_vectors_of_pytorch(weights: dict[str, torch.Tensor], encoder: torch.nn.Module) -> None:
+    fast = load(weights)
+    assert fast.runtime == "openvino"
+    found = fast.encode(views(11))
+    assert found.dtype == np.float32
+    assert largest_difference(found, encode(encoder, views(11))) <= 1e-5
+
+
+@pytest.mark.parametrize("runtime", ["openvino", "torch"])
+def test_a_row_has_the_same_vector_whatever_the_batch(weights: dict[str, torch.Tensor], runtime: str) -> None:
+    fast = load(weights, runtime=runtime).encode
+    together = fast(views(9))
+    for size in (1, 2, 4, 5):
+        parts = [fast(views(9)[start : start + size]) for start in range(0, 9, size)]
+        assert largest_difference(np.concatenate(parts), together) <= 1e-5
+
+
+@pytest.mark.parametrize("runtime", ["openvino", "torch"])
+def test_bfloat16_differs_by_less_than_its_tolerance(
+    weights: dict[str, torch.Tensor], encoder: torch.nn.Module, runtime: str
+) -> None:
+    found = load(weights, precision="bfloat16", runtime=runtime).encode(views(8))
+    assert found.dtype == np.float32
+    assert largest_difference(found, encode(encoder, views(8))) <= TOLERANCE["bfloat16"]
+
+
+def test_a_runtime_that_disagrees_on_the_golden_views_is_not_used(
+    weights: dict[str, torch.Tensor], encoder: torch.nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from engine.compute import openvino_encoder
+
+    real = openvino_encoder.compile_encoder
+
+    def wrong(*arguments: object):  # type: ignore[no-untyped-def]
+        compiled = real(*arguments)
+        return lambda views: compiled(views) * np.float32(1.001)
+
+    monkeypatch.setattr(openvino_encoder, "compile_encoder", wrong)
+    fallback = load(weights)
+    assert fallback.runtime == "torch"
+    np.testing.assert_allclose(fallback.encode(views(3)), encode(encoder, views(3)), rtol=1e-5, atol=1e-6)
+    with pytest.raises(ConfigError, match="expected OpenVINO to differ from PyTorch by at most 1e-05"):
+        load(weights, runtime="openvino")
+
+
+def test_without_openvino_pytorch_encodes(weights: dict[str, torch.Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "engine.compute.openvino_encoder", None)
+    assert load(weights).runtime == "torch"
+    with pytest.raises(ConfigError, match=r"pip install 'voorwerp\[cpu\]'"):
+        load(weights, runtime="openvino")
+
+
+def test_float16_is_refused_on_a_cpu(weights: dict[str, torch.Tensor]) -> None:
+    with pytest.raises(ConfigError, match="expected float32 or bfloat16 on a CPU"):
+        load(weights, precision="float16")

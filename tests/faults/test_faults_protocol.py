@@ -124,6 +124,8 @@ class Protocol(RuleBasedStateMachine):
             preset=PRESET,
             views=1,
             batch_size=2,
+            precision="float32",
+            runtime="torch",
             cutouts=CutoutConfig(),
             device="cpu",
         )

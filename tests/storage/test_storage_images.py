@@ -256,3 +256,13 @@ def test_a_fits_file_without_an_image_is_rejected_by_shape() -> None:
     )
     assert rejected(sink.getvalue()) is RejectReason.SHAPE
     assert rejected(fits_bytes(np.zeros(50, np.float32))) is RejectReason.SHAPE
+
+
+@pytest.mark.parametrize("options", [{}, {"subsampling": 0}, {"progressive": True}, {"quality": 30}])
+@pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
+def test_a_jpeg_has_the_pixels_that_pillow_shows(mode: str, options: dict[str, object]) -> None:
+    image = Image.fromarray(ramp().transpose(1, 2, 0)).convert(mode)
+    data = saved(image, "JPEG", **options)
+    shown = Image.open(io.BytesIO(data))
+    expected = np.atleast_3d(np.asarray(shown if mode == "L" else shown.convert("RGB"))).transpose(2, 0, 1)
+    np.testing.assert_array_equal(decode_cutout(data, LIMITS).values, expected)
