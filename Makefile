@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test lint bench-quick docs constraints clean
+.PHONY: demo test lint bench-quick bench-embed docs constraints clean
 
 demo: $(INSTALLED)  ## Galaxies of the Hubble Deep Field, from an image to a page of neighbours.
 	$(BIN)/voorwerp demo
@@ -20,6 +20,9 @@ lint: $(INSTALLED)
 
 bench-quick: $(INSTALLED)  ## A whole release over real galaxies: rates, memory, neighbours, equality with a plain loop.
 	$(BIN)/python -m tests.benchmarks.quick
+
+bench-embed: $(INSTALLED)  ## Embedding against the machine's limit and against zoobot, in one run.
+	$(BIN)/python -m tests.benchmarks.embed
 
 docs: $(INSTALLED)  ## Write docs/reference.md from the schemas.
 	$(BIN)/python docs/make_reference.py

@@ -39,6 +39,7 @@ class Done:
         self.rejected: Counter[str] = Counter()
         self.n_lost = 0
         self.durations_s: Counter[str] = Counter()
+        self.at_work_s = 0.0
 
     def add(self, commit: Commit) -> None:
         """Count one committed unit."""
@@ -141,6 +142,7 @@ def run(
         durations_s={
             "embed": embedded_s,
             "assemble": perf_counter() - started - embedded_s,
+            "at_work": done.at_work_s,
             "encode_sum": done.durations_s["encode"],
             "unit_sum": done.durations_s["total"],
         },
@@ -172,7 +174,11 @@ def _embed_missing(
         progress("embed", sum(unit.n_rows for unit in units), "cutouts", done=done.n_planned) as advance,
         _draining(store, task) as terminated,
     ):
+        first_began: float | None = None
         for commit in embed(missing, task, min(workers, max(1, len(missing))), resources):
+            if first_began is None:
+                first_began = perf_counter() - commit.durations_s["total"]
+            done.at_work_s = perf_counter() - first_began
             done.add(commit)
             advance(commit.n_planned)
             held.check()

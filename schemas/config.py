@@ -32,7 +32,7 @@ class CatalogueConfig(Section):
     id_column: str = Field("object_id", description="64-bit integer or string, unique")
     ra_column: str = Field("ra_deg", description="right ascension, degrees in [0, 360)")
     dec_column: str = Field("dec_deg", description="declination, degrees in [-90, 90]")
-    cutout_column: str = Field("cutout", description="URI of the cutout, absolute or relative, or its bytes")
+    cutout_column: str = Field("cutout", description="URI, path into a .tar or .h5, or image bytes")
     cutout_root: str | None = Field(
         None, description="what relative URIs start from; the folder that holds the catalogue when null"
     )
@@ -71,6 +71,7 @@ class CutoutConfig(Section):
         gt=0,
         description="a cutout that takes longer costs its worker; if it does so alone, it is rejected",
     )
+    check_md5: bool = Field(True, description="compare single files with their ETag on S3 where that is an MD5")
     min_side_pixels: int = Field(8, ge=1, description="cutouts with a shorter side are rejected as shape")
 
 

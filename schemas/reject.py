@@ -18,8 +18,13 @@ class RejectReason(StrEnum):
 
     BAD_COORD = "bad_coord", "RA or Dec is null, NaN, infinite or outside [0, 360) x [-90, 90] degrees"
     DUPLICATE_ID = "duplicate_id", "an earlier row of the catalogue has the same id (with `on_duplicate: first`)"
-    NOT_FOUND = "not_found", "the cutout's URI is null or nothing is stored there"
-    DECODE_ERROR = "decode_error", "the bytes are not a readable JPEG, PNG or FITS image"
+    NOT_FOUND = "not_found", "the cutout's URI is null, or nothing is stored there, or its container lacks it"
+    CHANGED = "changed", "the cutout's file, or the container that holds it, was replaced after it was planned"
+    INTEGRITY = "integrity", "the bytes read, twice, were fewer than the file has or not those of its MD5"
+    DECODE_ERROR = (
+        "decode_error",
+        "the bytes are not a readable JPEG, PNG or FITS image, or not in a readable container",
+    )
     TOO_LARGE = "too_large", "the cutout has more bytes or pixels than the job allows"
     SHAPE = "shape", "the image is empty, too small, or has bands that the stretch or the preset cannot use"
     NAN_PIXELS = "nan_pixels", "the image holds NaN or infinite pixels"

@@ -8,9 +8,13 @@ OBJECT_ID = "object_id"
 RA = "ra_deg"
 DEC = "dec_deg"
 CUTOUT = "cutout"
-"""Absolute URI of the cutout; null where the catalogue held the image's bytes."""
+"""Where the cutout is: an absolute URI, or a reference into a container (`engine.storage.references`)."""
+CUTOUT_SIZE = "cutout_size"
+"""Size in bytes of the file that holds the cutout when it was planned; in plans only."""
+CUTOUT_VERSION = "cutout_version"
+"""ETag on S3, modification time in nanoseconds on local disk, of that file when it was planned; in plans only."""
 IMAGE = "image"
-"""Bytes of the cutout, in plans of catalogues with an image column only."""
+"""Bytes of the cutout, in packed catalogues only."""
 EMBEDDING = "embedding"
 COMPONENTS = "components"
 REASON = "reason"
@@ -23,7 +27,10 @@ SEPARATION = "separation_arcsec"
 UNITS = {RA: "deg", DEC: "deg", SEPARATION: "arcsec"}
 """Units of columns that have one, for formats that carry units."""
 
-RESERVED = frozenset({HEALPIX, OBJECT_ID, RA, DEC, CUTOUT, IMAGE, EMBEDDING, COMPONENTS, "Norder", "Dir", "Npix"})
+RESERVED = frozenset(
+    {HEALPIX, OBJECT_ID, RA, DEC, CUTOUT, CUTOUT_SIZE, CUTOUT_VERSION, IMAGE, EMBEDDING, COMPONENTS}
+    | {"Norder", "Dir", "Npix"}
+)
 """Names that an extra column of a catalogue cannot have: the tables use them."""
 
 
@@ -33,8 +40,8 @@ def vector_type(dimension: int) -> pa.DataType:
 
 
 def with_vectors(objects: pa.Schema, column: str, dimension: int) -> pa.Schema:
-    """Schema of a table of vectors: the object's columns without image bytes, then one vector column."""
-    fields = [field for field in objects if field.name not in (IMAGE, EMBEDDING, COMPONENTS)]
+    """Schema of a table of vectors: the object's columns without pins of its cutout, then one vector column."""
+    fields = [field for field in objects if field.name not in (CUTOUT_SIZE, CUTOUT_VERSION, EMBEDDING, COMPONENTS)]
     return pa.schema([*fields, pa.field(column, vector_type(dimension), nullable=False)])
 
 

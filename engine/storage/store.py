@@ -82,7 +82,7 @@ class Store:
     @contextmanager
     def open(self, path: str) -> Iterator[pa.NativeFile]:
         """Open a file for random-access reading; errors as in `read`."""
-        with _explained(self.uri(path)), self.filesystem.open_input_file(self.full_path(path)) as file:
+        with explained(self.uri(path)), self.filesystem.open_input_file(self.full_path(path)) as file:
             yield file
 
     def read_verified(self, record: FileRecord) -> bytes:
@@ -114,7 +114,7 @@ class Store:
             The store failed or refused; nothing is readable at `path` that was not there before.
         """
         full = self.full_path(path)
-        with _explained(self.uri(path), writing=True):
+        with explained(self.uri(path), writing=True):
             if self.is_local:
                 temporary = _write_temporary(Path(full), data)
                 try:
@@ -135,7 +135,7 @@ class Store:
             The store failed or refused.
         """
         full = self.full_path(path)
-        with _explained(self.uri(path), writing=True):
+        with explained(self.uri(path), writing=True):
             if self.is_local:
                 temporary = _write_temporary(Path(full), data)
                 try:
@@ -146,7 +146,7 @@ class Store:
                     temporary.unlink()
                 return True
             try:
-                _s3fs().pipe_file(full, data, mode="create")
+                s3fs_client().pipe_file(full, data, mode="create")
             except FileExistsError:
                 return False
             return True
@@ -156,10 +156,10 @@ class Store:
         if self.is_local:
             data = self.read(path)
             return data, hashlib.sha256(data).hexdigest()
-        with _explained(self.uri(path)):
+        with explained(self.uri(path)):
             bucket, _, key = self.full_path(path).partition("/")
-            answer = _s3fs().call_s3("get_object", Bucket=bucket, Key=key)
-            return fsspec.asyn.sync(_s3fs().loop, answer["Body"].read), str(answer["ETag"])
+            answer = s3fs_client().call_s3("get_object", Bucket=bucket, Key=key)
+            return fsspec.asyn.sync(s3fs_client().loop, answer["Body"].read), str(answer["ETag"])
 
     def replace(self, path: str, data: bytes, version: str) -> bool:
         """Overwrite a file if it still has the version that was read (compare and set); return whether it had.
@@ -171,16 +171,16 @@ class Store:
         """
         full = self.full_path(path)
         if not self.is_local:
-            with _explained(self.uri(path), writing=True):
+            with explained(self.uri(path), writing=True):
                 bucket, _, key = full.partition("/")
                 try:
-                    _s3fs().call_s3("put_object", Bucket=bucket, Key=key, Body=data, IfMatch=version)
+                    s3fs_client().call_s3("put_object", Bucket=bucket, Key=key, Body=data, IfMatch=version)
                 except (FileNotFoundError, OSError) as error:
                     if _is_refused_condition(error):
                         return False
                     raise
                 return True
-        with _explained(self.uri(path), writing=True), _locked(Path(full)):
+        with explained(self.uri(path), writing=True), _locked(Path(full)):
             try:
                 unchanged = hashlib.sha256(Path(full).read_bytes()).hexdigest() == version
             except FileNotFoundError:
@@ -199,7 +199,7 @@ class Store:
         StoreError
             The store failed or refused.
         """
-        with _explained(self.uri(path)):
+        with explained(self.uri(path)):
             info = self.filesystem.get_file_info(self.full_path(path))
         if info.type != fs.FileType.File:
             raise InputNotFoundError(f"expected a file, found nothing at {self.uri(path)}")
@@ -238,12 +238,12 @@ class Store:
 
     def exists(self, path: str) -> bool:
         """Whether a file or a folder is at `path`."""
-        with _explained(self.uri(path)):
+        with explained(self.uri(path)):
             return bool(self.filesystem.get_file_info(self.full_path(path)).type != fs.FileType.NotFound)
 
     def is_file(self, path: str = "") -> bool:
         """Whether a file, and no folder, is at `path`."""
-        with _explained(self.uri(path)):
+        with explained(self.uri(path)):
             return bool(self.filesystem.get_file_info(self.full_path(path)).type == fs.FileType.File)
 
     def list(self, path: str = "") -> list[str]:
@@ -253,7 +253,7 @@ class Store:
     def entries(self, path: str = "") -> Sequence[Entry]:
         """Describe all files below a folder, sorted by path; empty where there is no such folder."""
         selector = fs.FileSelector(self.full_path(path), allow_not_found=True, recursive=True)
-        with _explained(self.uri(path)):
+        with explained(self.uri(path)):
             infos = self.filesystem.get_file_info(selector)
         start = len(self._base) + 1
         files = (info for info in infos if info.type == fs.FileType.File)
@@ -261,12 +261,12 @@ class Store:
 
     def delete(self, path: str) -> None:
         """Delete a file, if it is there."""
-        with _explained(self.uri(path)), suppress(FileNotFoundError):
+        with explained(self.uri(path)), suppress(FileNotFoundError):
             self.filesystem.delete_file(self.full_path(path))
 
     def delete_folder(self, path: str) -> None:
         """Delete a folder and everything in it, if it is there."""
-        with _explained(self.uri(path)):
+        with explained(self.uri(path)):
             if self.exists(path):
                 self.filesystem.delete_dir(self.full_path(path))
 
@@ -322,7 +322,7 @@ def _filesystem(scheme: str) -> fs.FileSystem:
 
 
 @cache
-def _s3fs():  # type: ignore[no-untyped-def]
+def s3fs_client():  # type: ignore[no-untyped-def]
     import s3fs
 
     return s3fs.S3FileSystem(
@@ -362,7 +362,7 @@ def _write_temporary(target: Path, data: bytes | pa.Buffer) -> Path:
 
 
 @contextmanager
-def _explained(uri: str, writing: bool = False) -> Iterator[None]:
+def explained(uri: str, writing: bool = False) -> Iterator[None]:
     try:
         yield
     except (OSError, BotoCoreError) as error:
