@@ -8,17 +8,22 @@ import pyarrow as pa
 from engine.compute import sky
 from engine.compute.digest import id_digest, table_digest
 from engine.compute.plan import Planned, default_rows_per_unit, plan_objects, units
-from engine.storage.artefacts import claim, find, finish, library_versions, utc_now
+from engine.storage.artefacts import claim, claimed, find, finish, library_versions, utc_now
 from engine.storage.catalogue import read_catalogue
 from engine.storage.hats_catalogue import write_hats_metadata
 from engine.storage.parquet import write_table
+from engine.storage.pins import locate_cutouts, pin_catalogue
+from engine.storage.references import scattered
 from engine.storage.store import Store
 from jobs.report import note, progress, reused, warn
 from schemas import paths
 from schemas.config import CatalogueConfig, PlanConfig
-from schemas.manifest import Manifest
+from schemas.manifest import Manifest, content_id
 from schemas.partition import Partition
-from schemas.tables import DEC, HEALPIX, OBJECT_ID, RA
+from schemas.tables import CUTOUT, DEC, HEALPIX, OBJECT_ID, RA
+
+SCATTER_MATTERS_FROM = 2_000
+"""Objects; a smaller catalogue is read in no time, whatever its order."""
 
 
 def run(catalogue: CatalogueConfig, config: PlanConfig, store: Store) -> Manifest:
@@ -32,6 +37,9 @@ def run(catalogue: CatalogueConfig, config: PlanConfig, store: Store) -> Manifes
         The output belongs to another catalogue.
     """
     started = perf_counter()
+    source = _source_id(catalogue, config)
+    if planned_before := _find_planned(store, source):
+        return reused(planned_before)
     table = read_catalogue(catalogue)
     _warn_about_positions(table)
     planned = plan_objects(table, keep_first_duplicate=catalogue.on_duplicate == "first")
@@ -46,15 +54,38 @@ def run(catalogue: CatalogueConfig, config: PlanConfig, store: Store) -> Manifes
     done = find(store, "plan", plan_id)
     if done:
         return reused(done)
-    source = Store(catalogue.path).uri()
-    manifest = _write(planned, source, rows_per_unit, plan_id, identity, store, started)
+    located = planned._replace(objects=_located(planned.objects))
+    _warn_about_order(located.objects)
+    detail = {"catalogue": Store(catalogue.path).uri(), "source": source}
+    manifest = _write(located, detail, rows_per_unit, plan_id, identity, store, started)
     note("plan", f"{manifest.counts['planned']:,} objects, {manifest.counts['units']:,} units")
     return finish(store, manifest)
 
 
+def _source_id(catalogue: CatalogueConfig, config: PlanConfig) -> str:
+    """Name a catalogue by its files' versions and how they are planned, without reading them."""
+    files = pin_catalogue(Store(catalogue.path))
+    return content_id([catalogue.model_dump(mode="json"), config.model_dump(mode="json"), files])
+
+
+def _find_planned(store: Store, source: str) -> Manifest | None:
+    """Find the finished plan of the same files: resuming a run then costs no reading of the catalogue."""
+    if not store.exists(paths.claim("plan")):
+        return None
+    found = find(store, "plan", claimed(store, "plan"))
+    return found if found and found.detail["source"] == source else None
+
+
+def _located(objects: pa.Table) -> pa.Table:
+    with progress("locate", len(objects), "cutouts") as advance:
+        located = locate_cutouts(objects)
+        advance(len(objects))
+    return located
+
+
 def _write(
     planned: Planned,
-    source: str,
+    detail: dict[str, Any],
     rows_per_unit: int,
     plan_id: str,
     identity: dict[str, Any],
@@ -82,7 +113,7 @@ def _write(
         id=plan_id,
         identity=identity,
         counts={"planned": len(ids), "rejected": len(planned.rejects), "units": len(work), "partitions": len(slices)},
-        detail={"catalogue": source, "planned_digest": id_digest(ids)},
+        detail={**detail, "planned_digest": id_digest(ids)},
         files=files,
         versions=library_versions(),
         durations_s={"plan": perf_counter() - started},
@@ -96,3 +127,11 @@ def _warn_about_positions(table: pa.Table) -> None:
         warn("most invalid positions are valid with RA and Dec exchanged; check catalogue.ra_column and dec_column")
     if sky.look_like_hours(ra_deg, dec_deg):
         warn("no RA above 24 in a wide catalogue: is it in hours? Degrees are expected")
+
+
+def _warn_about_order(objects: pa.Table) -> None:
+    if len(objects) >= SCATTER_MATTERS_FROM and scattered(objects[CUTOUT]):
+        warn(
+            "the catalogue's images are not in sky order, so every unit reads many row groups for a few cutouts each; "
+            "`voorwerp pack` writes them in order once"
+        )

@@ -8,13 +8,14 @@ OBJECT_ID = "object_id"
 RA = "ra_deg"
 DEC = "dec_deg"
 CUTOUT = "cutout"
-"""Where the cutout is: an absolute URI, or a reference into a container (`engine.storage.references`)."""
+"""Where the cutout is: an absolute URI, or a reference into a container (`engine.storage.references`). In packed
+catalogues the cutout itself: its bytes."""
 CUTOUT_SIZE = "cutout_size"
 """Size in bytes of the file that holds the cutout when it was planned; in plans only."""
 CUTOUT_VERSION = "cutout_version"
 """ETag on S3, modification time in nanoseconds on local disk, of that file when it was planned; in plans only."""
-IMAGE = "image"
-"""Bytes of the cutout, in packed catalogues only."""
+PACKED_FROM = "packed_from"
+"""Where a packed cutout was before; in packed catalogues only."""
 EMBEDDING = "embedding"
 COMPONENTS = "components"
 REASON = "reason"
@@ -28,7 +29,7 @@ UNITS = {RA: "deg", DEC: "deg", SEPARATION: "arcsec"}
 """Units of columns that have one, for formats that carry units."""
 
 RESERVED = frozenset(
-    {HEALPIX, OBJECT_ID, RA, DEC, CUTOUT, CUTOUT_SIZE, CUTOUT_VERSION, IMAGE, EMBEDDING, COMPONENTS}
+    {HEALPIX, OBJECT_ID, RA, DEC, CUTOUT, CUTOUT_SIZE, CUTOUT_VERSION, EMBEDDING, COMPONENTS}
     | {"Norder", "Dir", "Npix"}
 )
 """Names that an extra column of a catalogue cannot have: the tables use them."""

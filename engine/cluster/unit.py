@@ -23,9 +23,10 @@ from engine.compute.rejects import Reject, rejects_table
 from engine.compute.stretch import display_image
 from engine.compute.views import make_views
 from engine.storage.artefacts import decode, encode
-from engine.storage.cutouts import read_cutout
+from engine.storage.cutouts import CutoutReader
 from engine.storage.images import CutoutError, decode_cutout
 from engine.storage.parquet import as_vectors, read_row_group, write_table
+from engine.storage.pins import Pin
 from engine.storage.store import Store
 from schemas import paths
 from schemas.config import CutoutConfig, Section
@@ -34,7 +35,7 @@ from schemas.manifest import Commit
 from schemas.partition import Unit
 from schemas.preset import Preset
 from schemas.reject import RejectReason
-from schemas.tables import CUTOUT, EMBEDDING, IMAGE, OBJECT_ID, REASON, with_vectors
+from schemas.tables import CUTOUT, CUTOUT_SIZE, CUTOUT_VERSION, EMBEDDING, OBJECT_ID, REASON, with_vectors
 
 DECODE_THREADS = 4
 """Reading and decoding run while the encoder works, and most of a read is waiting."""
@@ -233,13 +234,11 @@ def embed_objects(objects: pa.Table, task: EmbedTask, encoder: Encoder, loader: 
     return Embedded(vectors, rejects, encode_s)
 
 
-def load(objects: pa.Table, row: int, task: EmbedTask) -> np.ndarray | Reject:
+def load(objects: pa.Table, row: int, task: EmbedTask, reader: CutoutReader) -> np.ndarray | Reject:
     """Read the cutout of one object and make its views, (views, bands, crop, crop) float32."""
-    object_id = objects[OBJECT_ID][row].as_py()
-    cutout = objects[IMAGE if IMAGE in objects.column_names else CUTOUT][row].as_py()
+    object_id, cutout, *pin = (objects[name][row].as_py() for name in (OBJECT_ID, CUTOUT, CUTOUT_SIZE, CUTOUT_VERSION))
     try:
-        data = cutout if isinstance(cutout, bytes) else read_cutout(cutout, task.cutouts.max_bytes)
-        pixels = decode_cutout(data, task.cutouts)
+        pixels = decode_cutout(reader.read(cutout, None if None in pin else Pin(*pin)), task.cutouts)
         if pixels.full_scale is None and not np.isfinite(pixels.values).all():
             return Reject(RejectReason.NAN_PIXELS, "NaN or infinite pixels")
         image = display_image(pixels.values, pixels.full_scale, task.preset.bands, task.cutouts.stretch)
@@ -253,10 +252,10 @@ def load(objects: pa.Table, row: int, task: EmbedTask) -> np.ndarray | Reject:
 @contextmanager
 def threaded(task: EmbedTask) -> Iterator[Loader]:
     """Give a loader that reads and decodes in threads of this process."""
-    threads = ThreadPoolExecutor(DECODE_THREADS)
+    threads, reader = ThreadPoolExecutor(DECODE_THREADS), CutoutReader(task.cutouts)
 
     def start(objects: pa.Table) -> Callable[[], Loaded]:
-        futures = [threads.submit(load, objects, row, task) for row in range(len(objects))]
+        futures = [threads.submit(load, objects, row, task, reader) for row in range(len(objects))]
 
         def wait() -> Loaded:
             try:

@@ -1,4 +1,7 @@
-"""Catalogues in: Parquet, CSV, FITS tables, VOTable and HATS become one Arrow table with the engine's column names."""
+"""Catalogues in: Parquet, CSV, FITS tables, VOTable and HATS become one Arrow table with the engine's column names.
+
+A column of images is not read: its rows become references to where each image lies.
+"""
 
 import difflib
 import gzip
@@ -14,11 +17,12 @@ import pyarrow.dataset as pads
 from hats.catalog.dataset.collection_properties import CollectionProperties
 from upath import UPath
 
+from engine.storage.references import cells_of
 from engine.storage.store import Store, resolve
 from schemas import paths
 from schemas.config import CatalogueConfig
 from schemas.errors import DataError, InputNotFoundError, StoreError, VoorwerpError
-from schemas.tables import CUTOUT, DEC, HEALPIX, IMAGE, OBJECT_ID, RA, RESERVED
+from schemas.tables import CUTOUT, DEC, HEALPIX, OBJECT_ID, RA, RESERVED
 
 _SUFFIXES = {
     ".parquet": "parquet",
@@ -41,8 +45,8 @@ def read_catalogue(config: CatalogueConfig) -> pa.Table:
     Returns
     -------
     pa.Table
-        `object_id` (int64 or string, no nulls), `ra_deg` and `dec_deg` (float64), `cutout` (absolute URI) or `image`
-        (bytes), then every other column of the catalogue, unchanged, in its order.
+        `object_id` (int64 or string, no nulls), `ra_deg` and `dec_deg` (float64), `cutout` (absolute URI or path into
+        a container, or reference into this catalogue), then every other column, unchanged, in its order.
 
     Raises
     ------
@@ -83,13 +87,12 @@ def read_catalogue(config: CatalogueConfig) -> pa.Table:
         DEC: _degrees(table[config.dec_column], config.dec_column, store),
     }
     cutouts = _plain(table[config.cutout_column])
-    if pa.types.is_binary(cutouts.type) or pa.types.is_large_binary(cutouts.type):
-        columns[IMAGE] = cutouts.cast(pa.large_binary())
-    elif pa.types.is_string(cutouts.type) or pa.types.is_large_string(cutouts.type):
+    if pa.types.is_string(cutouts.type) or pa.types.is_large_string(cutouts.type):
         columns[CUTOUT] = _absolute(cutouts, root)
     else:
         raise DataError(
-            f"{store.uri()}: column {config.cutout_column!r}: expected URIs (text) or image bytes, found {cutouts.type}"
+            f"{store.uri()}: column {config.cutout_column!r}: expected URIs (text), or image bytes in Parquet, "
+            f"found {cutouts.type}"
         )
     for name in table.column_names:
         if name in named or name == HEALPIX or (kind == "hats" and name in _HIVE_COLUMNS):
@@ -116,7 +119,29 @@ def _detect(store: Store) -> str:
 
 
 def _read_parquet(store: Store, config: CatalogueConfig) -> tuple[pa.Table, dict[str, str]]:
-    return pads.dataset(store.full_path(), filesystem=store.filesystem, format="parquet").to_table(), {}
+    dataset = pads.dataset(store.full_path(), filesystem=store.filesystem, format="parquet")
+    if not _holds_images(dataset.schema, config.cutout_column):
+        return dataset.to_table(), {}
+    others = [name for name in dataset.schema.names if name != config.cutout_column]
+    pieces = [
+        _with_references(fragment.to_table(columns=others, schema=dataset.schema), store, fragment.path, config)
+        for fragment in dataset.get_fragments()
+    ]
+    return pa.concat_tables(pieces), {}
+
+
+def _holds_images(schema: pa.Schema, column: str) -> bool:
+    if schema.get_all_field_indices(column) != [schema.get_field_index(column)]:
+        return False
+    kind = schema.field(column).type
+    if pa.types.is_struct(kind) and (place := kind.get_field_index("bytes")) >= 0:
+        kind = kind.field(place).type
+    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+
+
+def _with_references(rows: pa.Table, store: Store, path: str, config: CatalogueConfig) -> pa.Table:
+    file = path if store.is_local else f"s3://{path}"
+    return rows.append_column(config.cutout_column, cells_of(file, config.cutout_column, len(rows)))
 
 
 def _read_hats(store: Store, config: CatalogueConfig) -> tuple[pa.Table, dict[str, str]]:

@@ -37,21 +37,21 @@ class CutoutError(Exception):
         self.detail = detail
 
 
-def decode_cutout(data: bytes, limits: CutoutConfig) -> Pixels:
-    """Decode a JPEG, PNG or FITS image, the last gzipped or not.
+def decode_cutout(data: bytes | np.ndarray, limits: CutoutConfig) -> Pixels:
+    """Decode a JPEG, PNG or FITS image, the last gzipped or not; or take pixels that are decoded already.
+
+    Parameters
+    ----------
+    data : bytes, or (height, width), (height, width, bands) or (bands, height, width) array
+        Arrays of uint8 and uint16 are display-ready, all others are fluxes. The shorter of the outer axes is the bands.
+    limits : CutoutConfig
 
     Raises
     ------
     CutoutError
         `decode_error`, `too_large` or `shape`.
     """
-    if not data:
-        raise CutoutError(RejectReason.DECODE_ERROR, "no bytes")
-    if len(data) > limits.max_bytes:
-        raise CutoutError(RejectReason.TOO_LARGE, f"{len(data)} bytes, more than max_bytes {limits.max_bytes}")
-    if data.startswith(_GZIP_MAGIC):
-        data = _gunzip(data, limits)
-    pixels = _decode_fits(data, limits) if data.startswith(_FITS_MAGIC) else _decode_display(data, limits)
+    pixels = _from_array(data, limits) if isinstance(data, np.ndarray) else _decode_bytes(data, limits)
     short_side = min(pixels.values.shape[1:])
     if short_side < limits.min_side_pixels:
         raise CutoutError(
@@ -59,6 +59,27 @@ def decode_cutout(data: bytes, limits: CutoutConfig) -> Pixels:
             f"shorter side of {short_side} pixels, fewer than min_side_pixels {limits.min_side_pixels}",
         )
     return pixels
+
+
+def _from_array(values: np.ndarray, limits: CutoutConfig) -> Pixels:
+    _check_size(values.size, limits)
+    if values.ndim == 2:
+        values = values[np.newaxis]
+    elif values.shape[2] < values.shape[0]:
+        values = values.transpose(2, 0, 1)
+    full_scale = {"u1": 255.0, "u2": 65535.0}.get(values.dtype.str[1:])
+    native = values.dtype.newbyteorder("=") if full_scale else np.float32
+    return Pixels(values.astype(native), full_scale)
+
+
+def _decode_bytes(data: bytes, limits: CutoutConfig) -> Pixels:
+    if not data:
+        raise CutoutError(RejectReason.DECODE_ERROR, "no bytes")
+    if len(data) > limits.max_bytes:
+        raise CutoutError(RejectReason.TOO_LARGE, f"{len(data)} bytes, more than max_bytes {limits.max_bytes}")
+    if data.startswith(_GZIP_MAGIC):
+        data = _gunzip(data, limits)
+    return _decode_fits(data, limits) if data.startswith(_FITS_MAGIC) else _decode_display(data, limits)
 
 
 def _gunzip(data: bytes, limits: CutoutConfig) -> bytes:

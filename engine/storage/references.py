@@ -9,8 +9,15 @@ FILE#COLUMN[ROW]        one value of a Parquet column, whatever else the file's 
 import re
 from typing import NamedTuple
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
 STACK = "images"
 """Dataset of an HDF5 stack that `stack.h5/17` means."""
+
+NEARBY_ROWS = 64
+"""Rows that probably lie in one row group."""
 
 _BYTES = re.compile(r"(?P<file>.+)#bytes=(?P<first>\d{1,18})-(?P<last>\d{1,18})", re.DOTALL)
 _CELL = re.compile(r"(?P<file>.+)#(?P<name>[^#]+)\[(?P<row>\d{1,18})\]", re.DOTALL)
@@ -40,11 +47,6 @@ class Reference(NamedTuple):
     file: str
     piece: Bytes | Cell | None
 
-    @property
-    def is_stacked(self) -> bool:
-        """Whether the file is an HDF5 stack."""
-        return self.file.endswith(_HDF5)
-
 
 def parse(text: str) -> Reference:
     """Split a reference into its parts. What has the form of no piece is a file: nothing is refused here."""
@@ -64,6 +66,28 @@ def bytes_of(file: str, piece: Bytes) -> str:
 def cell_of(file: str, name: str, row: int) -> str:
     """Refer to a row of a column or dataset."""
     return f"{file}#{name}[{row}]"
+
+
+def cells_of(file: str, name: str, n: int) -> pa.Array:
+    """Refer to the first n rows of a column: an Arrow array of strings."""
+    return pc.binary_join_element_wise(f"{file}#{name}[", pa.array(range(n), pa.int64()).cast(pa.string()), "]", "")
+
+
+def scattered(cutouts: pa.ChunkedArray) -> bool:
+    """Whether most of these references are rows of Parquet columns that do not follow those before them."""
+    named = pc.extract_regex(cutouts.drop_null(), r"^(?P<column>.+)\[(?P<row>\d{1,18})\]$").drop_null()
+    if len(named) < 2 or is_stack(named[0]["column"].as_py().rpartition("#")[0]):
+        return False
+    parts = named.combine_chunks()
+    columns = parts.field("column").dictionary_encode().indices.to_numpy()
+    rows = parts.field("row").cast(pa.int64()).to_numpy()
+    follows = (np.diff(columns) == 0) & (np.diff(rows) >= 0) & (np.diff(rows) <= NEARBY_ROWS)
+    return bool(np.mean(follows) < 0.5)
+
+
+def is_stack(file: str) -> bool:
+    """Whether a file is an HDF5 stack, by its name."""
+    return file.endswith(_HDF5)
 
 
 def split_tar_path(uri: str) -> tuple[str, str] | None:

@@ -323,6 +323,7 @@ def _filesystem(scheme: str) -> fs.FileSystem:
 
 @cache
 def s3fs_client():  # type: ignore[no-untyped-def]
+    """Return the s3fs client, for what pyarrow cannot do: conditional PUT, and listings with ETags."""
     import s3fs
 
     return s3fs.S3FileSystem(
@@ -363,6 +364,7 @@ def _write_temporary(target: Path, data: bytes | pa.Buffer) -> Path:
 
 @contextmanager
 def explained(uri: str, writing: bool = False) -> Iterator[None]:
+    """Turn what a filesystem raises into the errors of a store, naming the file."""
     try:
         yield
     except (OSError, BotoCoreError) as error:

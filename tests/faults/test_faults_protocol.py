@@ -25,6 +25,8 @@ from engine.cluster.unit import MOST_ATTEMPTS, EmbedTask, embed_objects, embed_u
 from engine.compute.digest import add_digests, id_digest
 from engine.storage.hats_catalogue import read_columns
 from engine.storage.parquet import as_matrix, write_table
+from engine.storage.pins import locate_cutouts
+from engine.storage.references import cells_of
 from engine.storage.store import Store
 from jobs.gc import left_over
 from schemas import paths
@@ -63,9 +65,10 @@ def write_plan(store: Store) -> Manifest:
     for number, pixel in enumerate((7, 4000)):
         ids = list(range(1 + 6 * number, 7 + 6 * number))
         healpix = [(pixel << 48) + object_id for object_id in ids]
+        write_table(store, f"cutouts-{pixel}.parquet", pa.table({"image": images(ids)}))
         columns = {"_healpix_29": healpix, "object_id": ids, "ra_deg": [0.0] * 6, "dec_deg": [0.0] * 6}
-        table = pa.table({**columns, "image": pa.array(images(ids), pa.large_binary())})
-        write_table(folder, paths.partition(5, pixel), table, rows_per_group=3)
+        columns["cutout"] = cells_of(store.uri(f"cutouts-{pixel}.parquet"), "image", 6)
+        write_table(folder, paths.partition(5, pixel), locate_cutouts(pa.table(columns)), rows_per_group=3)
     write_table(folder, paths.REJECTS, rejects_schema(pa.int64()).empty_table())
     return Manifest(
         kind="plan",

@@ -263,7 +263,7 @@ def test_one_column_cannot_be_two_things(tmp_path: Path) -> None:
     refuse(write(tmp_path, "csv", columns()), "must be four columns", ra_column="dec_deg")
 
 
-@pytest.mark.parametrize("name", ["embedding", "components", "image", "Norder"])
+@pytest.mark.parametrize("name", ["embedding", "components", "cutout_size", "Norder"])
 def test_an_extra_column_cannot_have_a_name_of_ours(tmp_path: Path, name: str) -> None:
     path = write(tmp_path, "parquet", columns(**{name: [1, 2, 3]}))
     refuse(path, f"voorwerp uses the column name '{name}' itself; rename it")
@@ -301,15 +301,17 @@ def test_large_integers_of_an_extra_csv_column_are_not_rounded(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("kind", ["binary", "large_binary"])
-def test_a_column_of_bytes_is_the_image(tmp_path: Path, kind: str) -> None:
+def test_a_column_of_images_becomes_references_to_its_rows(tmp_path: Path, kind: str) -> None:
     images = pa.array([b"one", None, b"three"], getattr(pa, kind)())
     table = read(write(tmp_path, "parquet", columns(cutout=images)))
-    assert "cutout" not in table.schema.names
-    assert table["image"].to_pylist() == [b"one", None, b"three"]
+    assert table["cutout"].to_pylist() == [f"{tmp_path}/catalogue.parquet#cutout[{row}]" for row in range(3)]
 
 
 def test_cutouts_that_are_neither_text_nor_bytes_are_refused(tmp_path: Path) -> None:
-    refuse(write(tmp_path, "parquet", columns(cutout=[1, 2, 3])), r"expected URIs \(text\) or image bytes, found int64")
+    refuse(
+        write(tmp_path, "parquet", columns(cutout=[1, 2, 3])),
+        r"expected URIs \(text\), or image bytes in Parquet, found int64",
+    )
 
 
 @pytest.mark.parametrize("kind", FORMATS)

@@ -1,25 +1,37 @@
 import pytest
 
-from engine.storage.cutouts import read_cutout
+from engine.storage.cutouts import CutoutReader
 from engine.storage.images import CutoutError
+from engine.storage.pins import Pin, pin_file
 from engine.storage.store import Store
+from schemas.config import CutoutConfig
 from schemas.reject import RejectReason
+
+ANY_PIN = Pin(6, "1")
+
+
+def read(uri: str | None, max_bytes: int = 100, pin: Pin | None = ANY_PIN) -> bytes:
+    data = CutoutReader(CutoutConfig(max_bytes=max_bytes)).read(uri, pin)
+    assert isinstance(data, bytes)
+    return data
+
+
+def refused_uri(uri: str | None, max_bytes: int = 100, pin: Pin | None = ANY_PIN) -> RejectReason:
+    with pytest.raises(CutoutError) as caught:
+        read(uri, max_bytes, pin)
+    return caught.value.reason
 
 
 def test_a_cutout_is_read_from_its_uri(store: Store) -> None:
     store.write("a b/é.jpg", b"pixels")
-    assert read_cutout(store.uri("a b/é.jpg"), max_bytes=6) == b"pixels"
-
-
-def refused_uri(uri: str | None, max_bytes: int = 100) -> RejectReason:
-    with pytest.raises(CutoutError) as caught:
-        read_cutout(uri, max_bytes)
-    return caught.value.reason
+    uri = store.uri("a b/é.jpg")
+    assert read(uri, max_bytes=6, pin=pin_file(uri)) == b"pixels"
 
 
 def test_a_cutout_that_is_too_large_is_not_read(store: Store) -> None:
     store.write("a.jpg", bytes(101))
-    assert refused_uri(store.uri("a.jpg")) is RejectReason.TOO_LARGE
+    uri = store.uri("a.jpg")
+    assert refused_uri(uri, pin=pin_file(uri)) is RejectReason.TOO_LARGE
 
 
 def test_a_missing_cutout_is_not_found(store: Store) -> None:
