@@ -53,7 +53,7 @@ def open_pinned(uri: str) -> Opened:
     with explained(store.uri()):
         modified = os.stat(path).st_mtime_ns if store.is_local else 0
         file = store.filesystem.open_input_file(path)
-        version = str(modified) if store.is_local else _etag(file.metadata()[b"ETag"].decode())
+        version = str(modified) if store.is_local else _etag(file.metadata()["ETag"].decode())
         return Opened(file, Pin(file.size(), version))
 
 

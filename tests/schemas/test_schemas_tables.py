@@ -15,8 +15,8 @@ def test_rejects_and_neighbours_keep_the_type_of_the_ids(id_type: pa.DataType) -
     assert answer.field("object_id").type == answer.field("query_id").type == id_type
 
 
-def test_a_vector_table_drops_image_bytes_and_older_vectors_and_keeps_the_rest_in_order() -> None:
-    names = ["_healpix_29", "object_id", "image", "magnitude", "embedding"]
+def test_a_vector_table_drops_pins_and_older_vectors_and_keeps_the_rest_in_order() -> None:
+    names = ["_healpix_29", "object_id", "cutout_size", "cutout_version", "magnitude", "embedding"]
     schema = with_vectors(pa.schema([(name, pa.int64()) for name in names]), EMBEDDING, 5)
     assert schema.names == ["_healpix_29", "object_id", "magnitude", "embedding"]
     assert schema.field("embedding").type == vector_type(5) == pa.list_(pa.float32(), 5)
@@ -25,7 +25,7 @@ def test_a_vector_table_drops_image_bytes_and_older_vectors_and_keeps_the_rest_i
 
 def test_columns_that_tables_use_cannot_be_extra_columns() -> None:
     used = {*rejects_schema(pa.int64()).names} - {"reason", "detail"}
-    assert used | {"_healpix_29", "embedding", "components", "image"} <= RESERVED
+    assert used | {"_healpix_29", "embedding", "components", "cutout_size", "cutout_version"} <= RESERVED
 
 
 def test_every_angle_of_an_answer_has_a_unit() -> None:
