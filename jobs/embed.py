@@ -9,8 +9,9 @@ from contextlib import contextmanager
 from time import perf_counter
 from typing import Any
 
-from engine.cluster.assemble import assemble, read_commits
+from engine.cluster.assemble import assemble
 from engine.cluster.embed import embed, most_workers
+from engine.cluster.protocol import read_commits
 from engine.cluster.session import Resources, connect
 from engine.cluster.unit import EmbedTask
 from engine.storage.artefacts import as_parent, claim, find, finish, library_versions, utc_now

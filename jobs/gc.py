@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import get_args
 
-from engine.cluster.assemble import read_commits
+from engine.cluster.protocol import read_commits
 from engine.storage.artefacts import read_manifest
 from engine.storage.lease import lease
 from engine.storage.store import Entry, Store

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict
 FORMAT = 1
 """Version of everything written under an output folder. A reader refuses any other."""
 
-Kind = Literal["encoder", "plan", "embeddings", "components", "index"]
+Kind = Literal["encoder", "plan", "packed", "embeddings", "components", "index"]
 
 
 class Record(BaseModel):
@@ -74,12 +74,13 @@ class Commit(Record):
     attempt: int
     """Which attempt at the unit this was, from 1; earlier ones were lost."""
     n_planned: int
-    n_embedded: int
+    n_ok: int
     rejected: dict[str, int]
-    embedded_digest: str
+    ok_digest: str
     rejected_digest: str
     files: list[FileRecord]
-    """The unit's rows, then its rejects if it has any; paths relative to the work folder."""
+    """The unit's rows, then its rejects if it has any. Paths are relative to the work folder; the rows of a packed
+    partition, which lie where they stay, to the artefact's."""
     durations_s: dict[str, float]
 
 

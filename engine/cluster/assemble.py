@@ -1,12 +1,12 @@
 """Assembling: committed rows of units become the partitions of the embeddings catalogue. Nothing else counts."""
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 
+from engine.cluster.protocol import read_commit
 from engine.cluster.stream import stream
 from engine.compute.digest import add_digests, id_digest
 from engine.storage.artefacts import decode, encode
@@ -15,12 +15,9 @@ from engine.storage.parquet import parse_table, read_table, write_table
 from engine.storage.store import Store
 from schemas import paths
 from schemas.errors import IntegrityError
-from schemas.manifest import Commit, FileRecord, Manifest
+from schemas.manifest import FileRecord, Manifest
 from schemas.partition import Partition, PartitionFile, Unit
 from schemas.tables import OBJECT_ID, REASON
-
-READS_IN_FLIGHT = 32
-_READ_AHEAD = 1_000
 
 
 class Assembled(NamedTuple):
@@ -35,18 +32,6 @@ class Assembled(NamedTuple):
     """Rows by reason, those that planning rejected included."""
     embedded_digest: str
     rejected_digest: str
-
-
-def read_commits(store: Store, embeddings_id: str) -> Iterator[Commit]:
-    """Read the commit records of a run that are there already; one listing, and many requests in flight."""
-    found = [path for path in store.list(paths.commits(embeddings_id)) if path.endswith(".json")]
-    with ThreadPoolExecutor(READS_IN_FLIGHT) as threads:
-        for start in range(0, len(found), _READ_AHEAD):  # An executor alone would hold every record at once.
-            yield from threads.map(lambda path: _commit(store, path), found[start : start + _READ_AHEAD])
-
-
-def _commit(store: Store, path: str) -> Commit:
-    return decode(Commit, store.read(path), store.uri(path))
 
 
 def assemble(
@@ -136,9 +121,9 @@ def assemble_partition(
 ) -> AssembledPartition:
     """Write one partition from the committed rows of its units, in their order."""
     work = store.below(paths.work(embeddings_id))
-    commits = [_commit(store, paths.commit(embeddings_id, unit)) for unit in units]
+    commits = [read_commit(store, embeddings_id, unit) for unit in units]
     table = pa.concat_tables([_committed_table(work, commit.files[0]) for commit in commits])
-    digest = add_digests(commit.embedded_digest for commit in commits)
+    digest = add_digests(commit.ok_digest for commit in commits)
     rejects = [commit.files[1] for commit in commits if commit.rejected]
     if table.num_rows == 0:
         return AssembledPartition(None, digest, rejects)

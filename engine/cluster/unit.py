@@ -7,7 +7,7 @@ A worker that dies anywhere leaves a mark and perhaps files that no commit names
 rows one by one in a process of their own, so that a cutout that kills processes is found and rejected.
 """
 
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -18,11 +18,10 @@ from uuid import uuid4
 import numpy as np
 import pyarrow as pa
 
-from engine.compute.digest import id_digest
+from engine.cluster.protocol import begin, commit, describe, find_commit
 from engine.compute.rejects import Reject, rejects_table
 from engine.compute.stretch import display_image
 from engine.compute.views import make_views
-from engine.storage.artefacts import decode, encode
 from engine.storage.cutouts import CutoutReader
 from engine.storage.images import CutoutError, decode_cutout
 from engine.storage.parquet import as_vectors, read_row_group, write_table
@@ -30,18 +29,16 @@ from engine.storage.pins import Pin
 from engine.storage.store import Store
 from schemas import paths
 from schemas.config import CutoutConfig, Section
-from schemas.errors import WorkersLostError
 from schemas.manifest import Commit
 from schemas.partition import Unit
 from schemas.preset import Preset
 from schemas.reject import RejectReason
-from schemas.tables import CUTOUT, CUTOUT_SIZE, CUTOUT_VERSION, EMBEDDING, OBJECT_ID, REASON, with_vectors
+from schemas.tables import CUTOUT, CUTOUT_SIZE, CUTOUT_VERSION, EMBEDDING, OBJECT_ID, with_vectors
 
 DECODE_THREADS = 4
 """Reading and decoding run while the encoder works, and most of a read is waiting."""
 ATTEMPTS_TOGETHER = 2
 """Attempts at a unit as a whole; later ones take its rows one by one."""
-MOST_ATTEMPTS = 24
 
 Encoder = Callable[[np.ndarray], np.ndarray]
 """(n, bands, crop, crop) float32 views to (n, dimension) float32 vectors."""
@@ -148,71 +145,17 @@ def embed_unit(
     together = number <= ATTEMPTS_TOGETHER
     found = embed_objects(objects, task, encoder, loader) if together else one_by_one(objects, task)
     rows, rejects = _unit_tables(objects, found, task)
-    durations_s = {"total": perf_counter() - started, "encode": found.encode_s}
-    return commit(store, task.embeddings_id, unit, number, rows, rejects, durations_s)
-
-
-def begin(store: Store, embeddings_id: str, unit: str) -> int:
-    """Mark the beginning of an attempt at a unit; return its number, from 1.
-
-    Raises
-    ------
-    WorkersLostError
-        There were `MOST_ATTEMPTS` already: Ray itself would try without end.
-    """
-    for number in range(1, MOST_ATTEMPTS + 1):
-        if store.create(paths.attempt(embeddings_id, unit, number), b""):
-            return number
-    raise WorkersLostError(
-        f"{MOST_ATTEMPTS} workers were lost at unit {unit}, and no deadly cutout is the cause; is there "
-        f"enough memory? `voorwerp gc {store.uri()} --grace-hours 0` forgets the attempts; then run again"
-    )
-
-
-def find_commit(store: Store, embeddings_id: str, unit: str) -> Commit | None:
-    """Return a unit's commit record, or None while it is not committed."""
-    path = paths.commit(embeddings_id, unit)
-    return decode(Commit, store.read(path), store.uri(path)) if store.exists(path) else None
-
-
-def commit(
-    store: Store,
-    embeddings_id: str,
-    unit: Unit,
-    number: int,
-    rows: pa.Table,
-    rejects: pa.Table,
-    durations_s: dict[str, float],
-) -> Commit:
-    """Write a unit's rows and rejects under names of this attempt, then its create-only record.
-
-    Returns
-    -------
-    Commit
-        The record that counts: this attempt's, or that of another one that was first, whose files count then.
-    """
-    attempt = uuid4().hex[:12]
-    work = store.below(paths.work(embeddings_id))
+    work, attempt = store.below(paths.work(task.embeddings_id)), uuid4().hex[:12]
     files = [write_table(work, paths.part(unit.name, attempt), rows)]
     if len(rejects):
         files.append(write_table(work, paths.part_rejects(unit.name, attempt), rejects))
-    record = Commit(
-        unit=unit.name,
-        attempt=number,
-        n_planned=unit.n_rows,
-        n_embedded=len(rows),
-        rejected=dict(Counter(rejects[REASON].to_pylist())),
-        embedded_digest=id_digest(rows[OBJECT_ID].to_pylist()),
-        rejected_digest=id_digest(rejects[OBJECT_ID].to_pylist()),
-        files=files,
-        durations_s=durations_s,
-    )
-    path = paths.commit(embeddings_id, unit.name)
-    if store.create(path, encode(record)):
-        return record
-    for file in files:
-        work.delete(file.path)
-    return decode(Commit, store.read(path), store.uri(path))
+    durations_s = {"total": perf_counter() - started, "encode": found.encode_s}
+    mine = describe(unit.name, number, rows[OBJECT_ID], rejects, files, durations_s)
+    counted = commit(store, task.embeddings_id, mine)
+    if counted != mine:
+        for file in files:
+            work.delete(file.path)
+    return counted
 
 
 def embed_objects(objects: pa.Table, task: EmbedTask, encoder: Encoder, loader: Loader) -> Embedded:

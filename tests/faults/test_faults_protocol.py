@@ -20,8 +20,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from PIL import Image
 
 from engine.cluster import assemble as assembling
-from engine.cluster.assemble import read_commits
-from engine.cluster.unit import MOST_ATTEMPTS, EmbedTask, embed_objects, embed_unit, find_commit, threaded
+from engine.cluster.protocol import MOST_ATTEMPTS, begin, find_commit, read_commits
+from engine.cluster.unit import EmbedTask, embed_objects, embed_unit, threaded
 from engine.compute.digest import add_digests, id_digest
 from engine.storage.hats_catalogue import read_columns
 from engine.storage.parquet import as_matrix, write_table
@@ -176,10 +176,10 @@ class Protocol(RuleBasedStateMachine):
         for commit in read_commits(self.store, "e"):
             data = self.store.read(paths.commit("e", commit.unit))
             assert self.first_commits.setdefault(commit.unit, data) == data
-            assert commit.n_planned == commit.n_embedded + sum(commit.rejected.values()) == 3
+            assert commit.n_planned == commit.n_ok + sum(commit.rejected.values()) == 3
             first = 1 + 3 * [unit.name for unit in UNITS].index(commit.unit)
             planned = id_digest(range(first, first + 3))
-            assert add_digests([commit.embedded_digest, commit.rejected_digest]) == planned
+            assert add_digests([commit.ok_digest, commit.rejected_digest]) == planned
             for file in commit.files:
                 work.read_verified(file)
         assert self.first_commits.keys() == {commit.unit for commit in read_commits(self.store, "e")}
@@ -213,8 +213,6 @@ TestProtocol.settings = settings(
 
 
 def test_a_unit_at_which_every_worker_dies_stops_the_run_in_the_end(tmp_path: Path) -> None:
-    from engine.cluster.unit import begin
-
     store = Store(str(tmp_path))
     assert [begin(store, "e", "u") for _ in range(MOST_ATTEMPTS)] == list(range(1, MOST_ATTEMPTS + 1))
     with pytest.raises(WorkersLostError, match="workers were lost at unit u"):
