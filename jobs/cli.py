@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 import yaml
 
-from schemas.config import NeighboursJob, ReleaseJob, load_job
+from schemas.config import NeighboursJob, PackJob, ReleaseJob, load_job
 from schemas.errors import ConfigError, VoorwerpError
 
 EXIT_CODES = """
@@ -129,6 +129,27 @@ _stage(
     "Build the search index and publish the release. Last stage.",
     "voorwerp index job.yaml",
 )
+
+
+@app.command(epilog=EXIT_CODES)
+def pack(
+    job: JobFile = None,
+    catalogue: Catalogue = None,
+    output: Output = None,
+    set_: Settings = None,
+) -> None:
+    """Write the cutouts of a catalogue into one HATS catalogue that holds them, for surveys of millions of small files.
+
+    The result is a catalogue like any other: name its folder as `catalogue.path`. Run it again to resume.
+
+    Example: `voorwerp pack --catalogue s3://survey/catalogue.parquet --output s3://survey/packed`
+    """
+    options = {"catalogue.path": catalogue, "output": output}
+    overrides = {key: value for key, value in options.items() if value is not None} | _settings(set_ or [])
+    config = load_job(PackJob, job, overrides)
+    from jobs import pack as job_module
+
+    job_module.run(config)
 
 
 @app.command(epilog=EXIT_CODES)

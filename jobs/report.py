@@ -68,10 +68,9 @@ def reused(manifest: Manifest) -> Manifest:
     return manifest
 
 
-def accounting(embeddings: Manifest) -> str:
-    """Spell out the accounting equation of a run, rejects by reason."""
-    counts, reasons = embeddings.counts, sorted(embeddings.detail["rejected_by_reason"].items())
+def accounting(manifest: Manifest) -> str:
+    """Spell out the accounting equation of embeddings or of a packed catalogue, rejects by reason."""
+    counts, reasons = manifest.counts, sorted(manifest.detail["rejected_by_reason"].items())
     by_reason = "".join(f", {count:,} {reason}" for reason, count in reasons)
-    return (
-        f"{counts['planned']:,} planned = {counts['embedded']:,} embedded + {counts['rejected']:,} rejected{by_reason}"
-    )
+    done = "packed" if manifest.kind == "packed" else "embedded"
+    return f"{counts['planned']:,} planned = {counts[done]:,} {done} + {counts['rejected']:,} rejected{by_reason}"

@@ -141,6 +141,23 @@ class RayConfig(Section):
     num_cpus: int | None = Field(None, ge=1, description="logical CPUs of a local cluster; at least 4 when null")
 
 
+class PackConfig(Section):
+    """How cutouts are packed."""
+
+    rows_per_group: int = Field(64, ge=1, le=10_000, description="cutouts in one row group, which is read in one piece")
+
+
+class PackJob(Section):
+    """A packing: the cutouts of one catalogue into one HATS catalogue that holds them."""
+
+    catalogue: CatalogueConfig
+    output: str = Field(description="folder or s3:// URI that holds everything this job makes")
+    cutouts: CutoutConfig = CutoutConfig()
+    plan: PlanConfig = PlanConfig()
+    pack: PackConfig = PackConfig()
+    ray: RayConfig = RayConfig()
+
+
 class ReleaseJob(Section):
     """A release: one catalogue, one encoder, one output."""
 

@@ -1,6 +1,6 @@
 """Pieces of a catalogue: HATS partitions, and the units of work they are cut into."""
 
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from schemas import paths
 from schemas.manifest import FileRecord, Record
@@ -11,6 +11,16 @@ class Partition(NamedTuple):
 
     order: int
     pixel: int
+
+    @property
+    def name(self) -> str:
+        """Name of the partition where it is a unit of work."""
+        return f"{self.order}-{self.pixel}"
+
+    @classmethod
+    def of(cls, name: str) -> Self:
+        """Return the partition of a name."""
+        return cls(*(int(part) for part in name.split("-")))
 
     @property
     def path(self) -> str:

@@ -3,10 +3,11 @@
     OUTPUT/
     |-- current.json                     names the release that readers see; replaced in one step
     |-- lease.json                       which run works here now; gone when it ends
-    |-- claims/{plan,embeddings}.json    which catalogue, encoder and preset this output belongs to
+    |-- claims/{plan,embeddings,packed}.json   which catalogue, encoder and preset this output belongs to
     |-- releases/<id>.json               a complete chain of artefacts
     |-- encoder/<id>/                    manifest.json  weights.safetensors
     |-- plan/<id>/                       manifest.json  units.parquet  rejects.parquet  HATS catalogue of the rows
+    |-- packed/<id>/                     manifest.json  rejects.parquet  HATS catalogue with the cutouts' bytes
     |-- embeddings/<id>/                 manifest.json  rejects.parquet  HATS catalogue
     |-- components/<id>/                 manifest.json  pca.safetensors  pca.json  HATS catalogue
     |-- index/<id>/                      manifest.json  shard-00000.faiss  objects-00000.parquet ...

@@ -75,7 +75,8 @@ def assemble(
         embedded_digest=add_digests(digests),
         rejected_digest=id_digest(rejects[OBJECT_ID].to_pylist()),
     )
-    _check_accounting(plan, assembled)
+    digest = add_digests([assembled.embedded_digest, assembled.rejected_digest])
+    check_accounting(plan, n_embedded, len(rejects), digest)
     return assembled
 
 
@@ -131,13 +132,19 @@ def assemble_partition(
     return AssembledPartition(PartitionFile(partition=partition, n_rows=table.num_rows, file=record), digest, rejects)
 
 
-def _check_accounting(plan: Manifest, found: Assembled) -> None:
-    n_planned, n_rejected = plan.counts["planned"], sum(found.rejected.values())
-    digest = add_digests([found.embedded_digest, found.rejected_digest])
-    if n_planned != found.n_embedded + n_rejected or plan.detail["planned_digest"] != digest:
+def check_accounting(plan: Manifest, n_ok: int, n_rejected: int, digest: str) -> None:
+    """Check that the rows that were made and the rejects are the objects that were planned.
+
+    Raises
+    ------
+    IntegrityError
+        They are not, by number or by the digest of their ids.
+    """
+    n_planned = plan.counts["planned"]
+    if n_planned != n_ok + n_rejected or plan.detail["planned_digest"] != digest:
         raise IntegrityError(
-            f"expected planned = embedded + rejected, found {n_planned} planned, {found.n_embedded} embedded, "
-            f"{n_rejected} rejected, id digests {plan.detail['planned_digest']} and {digest}; nothing was published"
+            f"expected planned = done + rejected, found {n_planned} planned, {n_ok} done, {n_rejected} rejected, "
+            f"id digests {plan.detail['planned_digest']} and {digest}; nothing was published"
         )
 
 

@@ -25,7 +25,7 @@ from engine.compute.views import make_views
 from engine.storage.cutouts import CutoutReader
 from engine.storage.images import CutoutError, decode_cutout
 from engine.storage.parquet import as_vectors, read_row_group, write_table
-from engine.storage.pins import Pin
+from engine.storage.pins import pin_of
 from engine.storage.store import Store
 from schemas import paths
 from schemas.config import CutoutConfig, Section
@@ -33,7 +33,7 @@ from schemas.manifest import Commit
 from schemas.partition import Unit
 from schemas.preset import Preset
 from schemas.reject import RejectReason
-from schemas.tables import CUTOUT, CUTOUT_SIZE, CUTOUT_VERSION, EMBEDDING, OBJECT_ID, with_vectors
+from schemas.tables import CUTOUT, EMBEDDING, OBJECT_ID, with_vectors
 
 DECODE_THREADS = 4
 """Reading and decoding run while the encoder works, and most of a read is waiting."""
@@ -179,9 +179,8 @@ def embed_objects(objects: pa.Table, task: EmbedTask, encoder: Encoder, loader: 
 
 def load(objects: pa.Table, row: int, task: EmbedTask, reader: CutoutReader) -> np.ndarray | Reject:
     """Read the cutout of one object and make its views, (views, bands, crop, crop) float32."""
-    object_id, cutout, *pin = (objects[name][row].as_py() for name in (OBJECT_ID, CUTOUT, CUTOUT_SIZE, CUTOUT_VERSION))
     try:
-        pixels = decode_cutout(reader.read(cutout, None if None in pin else Pin(*pin)), task.cutouts)
+        pixels = decode_cutout(reader.read(objects[CUTOUT][row].as_py(), pin_of(objects, row)), task.cutouts)
         if pixels.full_scale is None and not np.isfinite(pixels.values).all():
             return Reject(RejectReason.NAN_PIXELS, "NaN or infinite pixels")
         image = display_image(pixels.values, pixels.full_scale, task.preset.bands, task.cutouts.stretch)
@@ -189,7 +188,7 @@ def load(objects: pa.Table, row: int, task: EmbedTask, reader: CutoutReader) -> 
         return Reject(error.reason, error.detail)
     except ValueError as error:
         return Reject(RejectReason.SHAPE, str(error))
-    return make_views(image, task.preset, task.views, object_id, task.encoder_id)
+    return make_views(image, task.preset, task.views, objects[OBJECT_ID][row].as_py(), task.encoder_id)
 
 
 @contextmanager

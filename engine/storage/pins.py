@@ -144,6 +144,12 @@ def locate_cutouts(objects: pa.Table) -> pa.Table:
     )
 
 
+def pin_of(objects: pa.Table, row: int) -> Pin | None:
+    """Take the pin of an object's cutout from a plan; None where no file was."""
+    size_bytes, version = objects[CUTOUT_SIZE][row].as_py(), objects[CUTOUT_VERSION][row].as_py()
+    return None if size_bytes is None else Pin(size_bytes, version)
+
+
 def resolve(uris: Sequence[str | None]) -> list[str | None]:
     """Turn paths through containers into references; every tar's headers are read once. Raises as `locate_cutouts`."""
     in_tars = {uri: parts for uri in uris if uri and ".tar/" in uri and (parts := split_tar_path(uri))}
