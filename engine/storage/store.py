@@ -1,17 +1,16 @@
 """The one door to files: local folders and s3:// prefixes, with atomic writes and create-only records.
 
-Data goes through pyarrow.fs, which costs a fifth of s3fs per request; create-only writes go through s3fs, because
-pyarrow has no conditional PUT. S3 is configured by the usual AWS_* environment variables (AWS_ENDPOINT_URL included).
+Reading and listing go through pyarrow.fs, which costs a fifth of s3fs per request; writing goes through s3fs, because
+pyarrow has no conditional PUT and no upload that can be abandoned.
 """
 
 import fcntl
 import hashlib
-import os
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,12 +19,12 @@ import pyarrow as pa
 from botocore.exceptions import BotoCoreError
 from pyarrow import fs
 
+from engine.storage.s3 import call, put_if, s3_filesystem
+from engine.storage.s3 import explained as explained
+from engine.storage.s3 import s3fs_client as s3fs_client
+from engine.storage.sink import LocalFile, Sink, Upload
 from schemas.errors import ConfigError, InputNotFoundError, IntegrityError, StoreError
 from schemas.manifest import FileRecord
-
-S3_CONNECT_TIMEOUT_S = 10
-S3_REQUEST_TIMEOUT_S = 60
-S3_ATTEMPTS = 6
 
 
 class Entry(NamedTuple):
@@ -56,7 +55,7 @@ class Store:
     @property
     def filesystem(self) -> fs.FileSystem:
         """The pyarrow filesystem of this store."""
-        return _filesystem(split_uri(self.root)[0])
+        return fs.LocalFileSystem() if self.is_local else s3_filesystem()
 
     def full_path(self, path: str = "") -> str:
         """Return the path that `filesystem` understands."""
@@ -113,18 +112,35 @@ class Store:
         StoreError
             The store failed or refused; nothing is readable at `path` that was not there before.
         """
-        full = self.full_path(path)
-        with explained(self.uri(path), writing=True):
-            if self.is_local:
-                temporary = _write_temporary(Path(full), data)
-                try:
-                    os.replace(temporary, full)
-                finally:
-                    temporary.unlink(missing_ok=True)
-            else:
-                with self.filesystem.open_output_stream(full) as stream:
-                    stream.write(data)
-        return file_record(path, data)
+        with self.writing(path) as sink:
+            sink.write(data)
+        return sink.record
+
+    @contextmanager
+    def writing(self, path: str) -> Iterator[Sink]:
+        """Write a file piece by piece; it appears, whole, when the block ends, and never if the block raises.
+
+        Yields
+        ------
+        Sink
+            To write to; its `record` describes the file after the block.
+
+        Raises
+        ------
+        StoreError
+            The store failed or refused; nothing is readable at `path` that was not there before.
+        """
+        uri, full = self.uri(path), self.full_path(path)
+        with explained(uri, writing=True):
+            target = LocalFile(Path(full)) if self.is_local else Upload(full)
+        sink = Sink(path, uri, target)
+        try:
+            yield sink
+            with explained(uri, writing=True):
+                target.finish()
+        finally:
+            with suppress(OSError, BotoCoreError):
+                target.abandon()
 
     def create(self, path: str, data: bytes) -> bool:
         """Write a whole file unless one is there already; of several writers exactly one gets True.
@@ -136,20 +152,15 @@ class Store:
         """
         full = self.full_path(path)
         with explained(self.uri(path), writing=True):
-            if self.is_local:
-                temporary = _write_temporary(Path(full), data)
-                try:
-                    os.link(temporary, full)
-                except FileExistsError:
-                    return False
-                finally:
-                    temporary.unlink()
-                return True
+            if not self.is_local:
+                return put_if(full, data, IfNoneMatch="*")
+            target = LocalFile(Path(full))
             try:
-                s3fs_client().pipe_file(full, data, mode="create")
-            except FileExistsError:
-                return False
-            return True
+                target.put(memoryview(data))
+                return target.link()
+            finally:
+                with suppress(OSError):
+                    target.abandon()
 
     def read_versioned(self, path: str) -> tuple[bytes, str]:
         """Read a whole file and the version that `replace` expects; errors as in `read`."""
@@ -157,8 +168,7 @@ class Store:
             data = self.read(path)
             return data, hashlib.sha256(data).hexdigest()
         with explained(self.uri(path)):
-            bucket, _, key = self.full_path(path).partition("/")
-            answer = s3fs_client().call_s3("get_object", Bucket=bucket, Key=key)
+            answer = call("get_object", self.full_path(path))
             return fsspec.asyn.sync(s3fs_client().loop, answer["Body"].read), str(answer["ETag"])
 
     def replace(self, path: str, data: bytes, version: str) -> bool:
@@ -172,14 +182,7 @@ class Store:
         full = self.full_path(path)
         if not self.is_local:
             with explained(self.uri(path), writing=True):
-                bucket, _, key = full.partition("/")
-                try:
-                    s3fs_client().call_s3("put_object", Bucket=bucket, Key=key, Body=data, IfMatch=version)
-                except (FileNotFoundError, OSError) as error:
-                    if _is_refused_condition(error):
-                        return False
-                    raise
-                return True
+                return put_if(full, data, IfMatch=version)
         with explained(self.uri(path), writing=True), _locked(Path(full)):
             try:
                 unchanged = hashlib.sha256(Path(full).read_bytes()).hexdigest() == version
@@ -308,66 +311,8 @@ def resolve(uri: str, root: str) -> str:
     return f"{root.rstrip('/')}/{uri}"
 
 
-@cache
-def _filesystem(scheme: str) -> fs.FileSystem:
-    if scheme == "file":
-        return fs.LocalFileSystem()
-    return fs.S3FileSystem(
-        endpoint_override=os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL"),
-        region=os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1",
-        connect_timeout=S3_CONNECT_TIMEOUT_S,
-        request_timeout=S3_REQUEST_TIMEOUT_S,
-        retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=S3_ATTEMPTS),
-    )
-
-
-@cache
-def s3fs_client():  # type: ignore[no-untyped-def]
-    """Return the s3fs client, for what pyarrow cannot do: conditional PUT, and listings with ETags."""
-    import s3fs
-
-    return s3fs.S3FileSystem(
-        config_kwargs={
-            "connect_timeout": S3_CONNECT_TIMEOUT_S,
-            "read_timeout": S3_REQUEST_TIMEOUT_S,
-            "retries": {"max_attempts": S3_ATTEMPTS, "mode": "standard"},
-        }
-    )
-
-
-def _is_refused_condition(error: OSError) -> bool:
-    """Whether a conditional PUT was refused because another was first (412, or 409 and 404 in a race)."""
-    text = f"{error} {error.__cause__}"
-    return isinstance(error, FileNotFoundError) or "PreconditionFailed" in text or "ConditionalRequestConflict" in text
-
-
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
     with (path.parent / f".{path.name}.lock").open("wb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
-
-
-def _write_temporary(target: Path, data: bytes | pa.Buffer) -> Path:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.parent / f".{target.name}.{uuid.uuid4().hex}.tmp"
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    return temporary
-
-
-@contextmanager
-def explained(uri: str, writing: bool = False) -> Iterator[None]:
-    """Turn what a filesystem raises into the errors of a store, naming the file."""
-    try:
-        yield
-    except (OSError, BotoCoreError) as error:
-        if isinstance(error, FileNotFoundError) and not writing:
-            raise InputNotFoundError(f"expected a file, found nothing at {uri}") from error
-        raise StoreError(f"the store failed at {uri}: {error}") from error

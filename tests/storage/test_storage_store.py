@@ -5,16 +5,19 @@ import os
 import resource
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Barrier
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from engine.storage.s3 import s3fs_client
 from engine.storage.store import Store, file_record, resolve, split_uri
 from schemas.errors import ConfigError, InputNotFoundError, StoreError
 
@@ -210,8 +213,74 @@ def test_relative_uris_start_from_the_root_and_absolute_ones_do_not(uri: str, ro
 @settings(max_examples=30)
 @given(st.binary(max_size=50))
 def test_a_file_record_describes_bytes_and_buffers_alike(data: bytes) -> None:
-    import pyarrow as pa
-
     record = file_record("x", data)
     assert file_record("x", pa.py_buffer(data)) == record
     assert (record.size_bytes, record.sha256) == (len(data), hashlib.sha256(data).hexdigest())
+
+
+PART_BYTES = 5 * 2**20
+"""The least that S3 takes for a part that is not the last."""
+
+
+@pytest.fixture
+def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engine.storage.sink.PART_BYTES", PART_BYTES)
+
+
+@pytest.mark.usefixtures("small_parts")
+@pytest.mark.parametrize("sizes", [(), (0,), (3, 0, 9), (PART_BYTES,), (PART_BYTES - 1, 2), (1, 2 * PART_BYTES, 7)])
+def test_a_file_written_piece_by_piece_is_that_written_at_once(store: Store, sizes: tuple[int, ...]) -> None:
+    pieces = [os.urandom(size) for size in sizes]
+    with store.writing("a/pieces") as sink:
+        for piece in pieces:
+            assert sink.write(memoryview(piece)) == len(piece)
+        assert sink.tell() == sum(sizes)
+        assert not store.exists("a/pieces")
+    assert store.read("a/pieces") == b"".join(pieces)
+    assert sink.record == store.write("a/pieces", b"".join(pieces))
+    assert store.list() == ["a/pieces"]
+
+
+def test_arrow_writes_parquet_through_a_sink(store: Store) -> None:
+    table = pa.table({"a": range(1000)})
+    with store.writing("a.parquet") as sink, pq.ParquetWriter(pa.PythonFile(sink, mode="w"), table.schema) as writer:
+        for batch in table.to_batches(100):
+            writer.write_batch(batch)
+    with store.open("a.parquet") as file:
+        assert pq.read_table(file) == table
+    assert file_record("a.parquet", store.read("a.parquet")) == sink.record
+
+
+def write_half(store: Store, path: str, data: bytes, then: Callable[[], None] = lambda: None) -> None:
+    with store.writing(path) as sink:
+        pa.PythonFile(sink, mode="w").write(data)
+        then()
+        raise KeyboardInterrupt
+
+
+@pytest.mark.usefixtures("small_parts")
+@pytest.mark.parametrize("size", [3, PART_BYTES + 3])
+def test_a_block_that_raises_writes_nothing_and_keeps_what_was_there(store: Store, size: int) -> None:
+    store.write("old", b"old")
+    for path in ("old", "new"):
+        with pytest.raises(KeyboardInterrupt):
+            write_half(store, path, bytes(size))
+    assert store.list() == ["old"]
+    assert store.read("old") == b"old"
+
+
+@pytest.mark.usefixtures("small_parts")
+def test_an_abandoned_upload_leaves_no_parts_to_pay_for(s3_store: Store) -> None:
+    bucket, _, key = s3_store.full_path("abandoned").partition("/")
+
+    def uploads() -> list[str]:
+        return [
+            upload["Key"]
+            for upload in s3fs_client().call_s3("list_multipart_uploads", Bucket=bucket).get("Uploads", [])
+        ]
+
+    begun: list[str] = []
+    with pytest.raises(KeyboardInterrupt):
+        write_half(s3_store, "abandoned", bytes(PART_BYTES), lambda: begun.extend(uploads()))
+    assert begun == [key]
+    assert uploads() == []
