@@ -13,6 +13,8 @@ from schemas.errors import InputNotFoundError
 from schemas.manifest import Kind
 
 _KINDS: dict[str, Kind] = {kind: kind for kind in get_args(Kind)}
+_WORKING: tuple[Kind, ...] = ("embeddings", "packed")
+"""Artefacts that units of work make."""
 
 
 def run(target: str, grace_hours: float, dry_run: bool) -> list[Entry]:
@@ -42,37 +44,29 @@ def run(target: str, grace_hours: float, dry_run: bool) -> list[Entry]:
 
 def left_over(store: Store) -> Iterator[Entry]:
     """Describe the files of an output that nothing names: of lost attempts, of unfinished artefacts, and temporary."""
-    finished: dict[tuple[Kind, str], set[str]] = {}
-    committed: dict[str, set[str]] = {}
+    named: dict[tuple[str, str], set[str]] = {}
     for entry in store.entries():
         first, _, rest = entry.path.partition("/")
         name, _, path = rest.partition("/")
         if entry.path.endswith(".tmp"):
             yield entry
-        elif path and (kind := _KINDS.get(first)):
-            if (kind, name) not in finished:
-                finished[kind, name] = _files_of(store, kind, name)
-            if path not in finished[kind, name]:
-                yield entry
-        elif first == paths.WORK:
-            if name not in committed:
-                committed[name] = _committed(store, name)
-            if path not in committed[name]:
+        elif path and (first in _KINDS or first == paths.WORK):
+            if (first, name) not in named:
+                named[first, name] = _named(store, first, name)
+            if path not in named[first, name]:
                 yield entry
 
 
-def _files_of(store: Store, kind: Kind, name: str) -> set[str]:
-    if not store.exists(paths.manifest(kind, name)):
+def _named(store: Store, first: str, name: str) -> set[str]:
+    """Paths, relative to a folder of an artefact or of work, of files that a manifest or a commit record names."""
+    kind = _KINDS.get(first)
+    if kind and store.exists(paths.manifest(kind, name)):
+        return {paths.MANIFEST, *(file.path for file in read_manifest(store, kind, name).files)}
+    finished = any(store.exists(paths.manifest(working, name)) for working in _WORKING)
+    if finished or kind not in (None, "packed"):
         return set()
-    return {paths.MANIFEST, *(file.path for file in read_manifest(store, kind, name).files)}
-
-
-def _committed(store: Store, embeddings_id: str) -> set[str]:
-    """Files of the work folder that resuming needs; none once the embeddings are finished."""
-    if store.exists(paths.manifest("embeddings", embeddings_id)):
-        return set()
-    folder = paths.work(embeddings_id)
-    kept = {path.removeprefix(f"{folder}/") for path in store.list(paths.commits(embeddings_id))}
-    for commit in read_commits(store, embeddings_id):
-        kept |= {file.path for file in commit.files}
-    return kept
+    folder = paths.work(name)
+    named = {path.removeprefix(f"{folder}/") for path in store.list(paths.commits(name))}
+    for commit in read_commits(store, name):
+        named |= {file.path for file in commit.files}
+    return named
