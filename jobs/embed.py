@@ -13,7 +13,7 @@ from engine.cluster.assemble import assemble
 from engine.cluster.embed import embed, most_workers
 from engine.cluster.protocol import read_commits
 from engine.cluster.session import Resources, connect
-from engine.cluster.unit import EmbedTask
+from engine.cluster.task import EmbedTask
 from engine.storage.artefacts import as_parent, claim, find, finish, library_versions, utc_now
 from engine.storage.lease import Held
 from engine.storage.parquet import read_table
@@ -28,7 +28,6 @@ from schemas.preset import load_preset
 
 JUDGED_FROM = 1_000
 """Cutouts after which the fraction of rejects says something."""
-GPU_BATCHES_AHEAD = 16
 
 
 class Done:
@@ -108,7 +107,6 @@ def run(
         runtime=config.runtime,
         cutouts=cutouts,
         device=device,
-        batches_ahead=1 if device == "cpu" else GPU_BATCHES_AHEAD,
     )
     units = [Unit(**row) for row in read_table(store.below(paths.artefact("plan", plan.id)), paths.UNITS).to_pylist()]
     workers = _workers(config.workers, device, resources)
@@ -171,12 +169,13 @@ def _embed_missing(
     if done.units:
         note("embed", f"{len(done.units):,} of {len(units):,} units already done")
     missing = [unit for unit in units if unit.name not in done.units]
+    in_stages = config.stages == "apart" or (config.stages == "auto" and task.device == "cuda")
     with (
         progress("embed", sum(unit.n_rows for unit in units), "cutouts", done=done.n_planned) as advance,
         _draining(store, task) as terminated,
     ):
         first_began: float | None = None
-        for commit in embed(missing, task, min(workers, max(1, len(missing))), resources):
+        for commit in embed(missing, task, min(workers, max(1, len(missing))), resources, in_stages):
             if first_began is None:
                 first_began = perf_counter() - commit.durations_s["total"]
             done.at_work_s = perf_counter() - first_began

@@ -104,6 +104,9 @@ class EmbedConfig(Section):
     runtime: Literal["auto", "torch", "openvino"] = Field(
         "auto", description="auto: OpenVINO on CPUs where it is installed and agrees with PyTorch"
     )
+    stages: Literal["auto", "together", "apart"] = Field(
+        "auto", description="reading, encoding and writing in one worker or in several; auto: apart with GPUs"
+    )
     max_reject_fraction: float = Field(
         0.25,
         ge=0,

@@ -95,7 +95,7 @@ def _write_partitions(
         {"order": partition.order, "pixel": partition.pixel, "units": units} for partition, units in partitions.items()
     ]
     written, digests, rejects = [], [], []
-    for record in stream(records, write):
+    for record in stream(records, {"fn": write}):
         advance(1)
         written += [decode(PartitionFile, data, "partition record") for data in record["written"]]
         rejects += [decode(FileRecord, data, "file record") for data in record["rejects"]]

@@ -54,7 +54,7 @@ def build_shards(
         for shard in shards
     ]
     files = []
-    for record in stream(records, build):
+    for record in stream(records, {"fn": build}):
         advance(record["n_rows"])
         files += [decode(FileRecord, data, "file record") for data in record["files"]]
     return sorted(files, key=lambda file: file.path)

@@ -19,7 +19,9 @@ from typing import IO, Any
 import numpy as np
 import pyarrow as pa
 
-from engine.cluster.unit import Embedded, EmbedTask, StuckError, embed_objects, open_encoder, threaded
+from engine.cluster.loading import StuckError, threaded
+from engine.cluster.task import EmbedTask, open_encoder
+from engine.cluster.unit import Embedded, embed_objects
 from engine.compute.rejects import Reject
 from engine.storage.parquet import read_table, write_table
 from engine.storage.store import Store

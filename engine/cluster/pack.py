@@ -60,7 +60,7 @@ def pack(partitions: Sequence[Partition], task: PackTask) -> Iterator[Commit]:
     def run(record: dict[str, Any]) -> dict[str, Any]:
         return {"commit": encode(pack_partition(Partition(record["order"], record["pixel"]), task))}
 
-    for record in stream([partition._asdict() for partition in partitions], run, num_cpus=TASK_CPUS):
+    for record in stream([partition._asdict() for partition in partitions], {"fn": run, "num_cpus": TASK_CPUS}):
         yield decode(Commit, record["commit"], "commit record")
 
 

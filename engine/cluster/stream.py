@@ -1,6 +1,6 @@
 """One way of mapping over many small records with Ray Data, in a single streaming execution."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import ray
@@ -11,25 +11,29 @@ MOST_BLOCKS = 2_000
 """A block is the unit of Ray's retries; beyond this many records, a block carries several."""
 
 
-def stream(records: Sequence[dict[str, Any]], function: Callable[..., Any], **options: Any) -> Iterator[dict[str, Any]]:
-    """Map records, one at a time and in no particular order; yield each result when it is there.
+Stage = dict[str, Any]
+"""Arguments of `ray.data.Dataset.map`: `fn` (record to record; a class is constructed once per actor), resources."""
+
+
+def stream(records: Sequence[dict[str, Any]], *stages: Stage) -> Iterator[dict[str, Any]]:
+    """Map records through stages, one at a time and in no particular order; yield each result when it is there.
 
     Parameters
     ----------
     records : sequence of dict
         Small: they go through the driver. None gives none.
-    function : callable or class
-        Record to record; a class is constructed once per actor.
-    **options
-        Of `ray.data.Dataset.map`: `compute`, `num_cpus`, `num_gpus`, `fn_constructor_args`.
+    *stages : dict
+        At least one.
 
     Raises
     ------
     VoorwerpError
-        What `function` raised, after Ray's own retries of lost workers.
+        What a stage raised, after Ray's own retries of lost workers.
     """
     if not records:
         return
-    dataset = ray.data.from_items(list(records), override_num_blocks=min(len(records), MOST_BLOCKS))
+    dataset: ray.data.Dataset = ray.data.from_items(list(records), override_num_blocks=min(len(records), MOST_BLOCKS))
+    for stage in stages:
+        dataset = dataset.map(**stage)
     with causes():
-        yield from dataset.map(function, **options).iter_rows()
+        yield from dataset.iter_rows()

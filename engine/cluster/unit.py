@@ -9,65 +9,43 @@ rows one by one in a process of their own, so that a cutout that kills processes
 
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from time import perf_counter
+from time import perf_counter, time
 from typing import NamedTuple
 from uuid import uuid4
 
 import numpy as np
 import pyarrow as pa
 
+from engine.cluster.loading import Loaded, Loader
 from engine.cluster.protocol import begin, commit, describe, find_commit
+from engine.cluster.task import EmbedTask, Encoder
 from engine.compute.rejects import Reject, rejects_table
-from engine.compute.stretch import display_image
-from engine.compute.views import make_views
-from engine.storage.cutouts import CutoutReader
-from engine.storage.images import CutoutError, decode_cutout
 from engine.storage.parquet import as_vectors, read_row_group, write_table
-from engine.storage.pins import pin_of
 from engine.storage.store import Store
 from schemas import paths
-from schemas.config import CutoutConfig, Section
 from schemas.manifest import Commit
 from schemas.partition import Unit
-from schemas.preset import Preset
 from schemas.reject import RejectReason
-from schemas.tables import CUTOUT, EMBEDDING, OBJECT_ID, with_vectors
+from schemas.tables import EMBEDDING, OBJECT_ID, with_vectors
 
-DECODE_THREADS = 4
-"""Reading and decoding run while the encoder works, and most of a read is waiting."""
 ATTEMPTS_TOGETHER = 2
 """Attempts at a unit as a whole; later ones take its rows one by one."""
 
-Encoder = Callable[[np.ndarray], np.ndarray]
-"""(n, bands, crop, crop) float32 views to (n, dimension) float32 vectors."""
-Loaded = list[np.ndarray | Reject]
-"""Per row its views, (views, bands, crop, crop) float32, or why there are none."""
-Loader = Callable[[pa.Table], Callable[[], Loaded]]
-"""Starts to load some objects; what it returns waits for them."""
 
+class Begun(NamedTuple):
+    """A unit that an attempt has begun."""
 
-class EmbedTask(Section):
-    """What every unit of a run shares: where things are, and how pixels become vectors."""
+    unit: Unit
+    number: int
+    """Of the attempt, from 1."""
+    objects: pa.Table
+    since: float
+    """Seconds since 1970, by this machine's clock."""
 
-    output: str
-    plan_id: str
-    encoder_id: str
-    embeddings_id: str
-    holder: str
-    """Of the lease: the run that these workers work for."""
-    architecture: str
-    dimension: int
-    preset: Preset
-    views: int
-    batch_size: int
-    precision: str
-    runtime: str
-    cutouts: CutoutConfig
-    device: str
-    batches_ahead: int = 1
-    """Batches that are read and decoded while the encoder works on one."""
+    @property
+    def is_suspect(self) -> bool:
+        """Whether earlier attempts did not survive this unit, so that its rows are to be taken one by one."""
+        return self.number > ATTEMPTS_TOGETHER
 
 
 class Embedded(NamedTuple):
@@ -79,41 +57,11 @@ class Embedded(NamedTuple):
     encode_s: float
 
 
-class StuckError(Exception):
-    """A cutout takes longer than allowed, and its thread cannot be stopped: the process has to end."""
+OneByOne = Callable[[pa.Table, EmbedTask], Embedded]
+"""Embeds the objects of a unit that earlier attempts did not survive."""
 
 
-def open_encoder(task: EmbedTask, threads: int) -> Encoder:
-    """Load the run's encoder into this process."""
-    from engine.compute.encoder import load_encoder
-    from engine.storage.weights import read_tensors
-
-    weights = f"{paths.artefact('encoder', task.encoder_id)}/{paths.WEIGHTS}"
-    tensors = read_tensors(Store(task.output), weights)
-    return load_encoder(
-        task.architecture,
-        task.preset.n_bands,
-        tensors,
-        task.preset.crop,
-        task.device,
-        task.precision,
-        task.runtime,
-        threads,
-    ).encode
-
-
-def is_draining(task: EmbedTask) -> bool:
-    """Whether this run was told to begin no further unit."""
-    return Store(task.output).exists(paths.drain(task.embeddings_id, task.holder))
-
-
-def embed_unit(
-    unit: Unit,
-    task: EmbedTask,
-    encoder: Encoder,
-    loader: Loader,
-    one_by_one: Callable[[pa.Table, EmbedTask], Embedded],
-) -> Commit:
+def embed_unit(unit: Unit, task: EmbedTask, encoder: Encoder, loader: Loader, one_by_one: OneByOne) -> Commit:
     """Embed one unit and commit it; if another attempt was first, return that one's record.
 
     Parameters
@@ -126,7 +74,6 @@ def embed_unit(
     loader : Loader
         Of batches of the unit's objects, the next while the encoder works on this one.
     one_by_one : callable
-        `one_by_one(objects, task)` embeds the objects of a unit that two attempts did not survive.
 
     Raises
     ------
@@ -135,27 +82,22 @@ def embed_unit(
     StuckError
         A cutout took too long. Nothing is committed; the process has to end.
     """
-    started = perf_counter()
-    store = Store(task.output)
+    begun = begin_unit(unit, task)
+    if isinstance(begun, Commit):
+        return begun
+    suspect = begun.is_suspect
+    found = one_by_one(begun.objects, task) if suspect else embed_objects(begun.objects, task, encoder, loader)
+    return commit_unit(begun, found, task)
+
+
+def begin_unit(unit: Unit, task: EmbedTask) -> Begun | Commit:
+    """Begin an attempt and read the unit's objects; or return the record of one that is committed already."""
+    since, store = time(), Store(task.output)
     number = begin(store, task.embeddings_id, unit.name)
     if number > 1 and (record := find_commit(store, task.embeddings_id, unit.name)):
         return record
     plan_partition = f"{paths.artefact('plan', task.plan_id)}/{unit.partition.path}"
-    objects = read_row_group(store, plan_partition, unit.row_group)
-    together = number <= ATTEMPTS_TOGETHER
-    found = embed_objects(objects, task, encoder, loader) if together else one_by_one(objects, task)
-    rows, rejects = _unit_tables(objects, found, task)
-    work, attempt = store.below(paths.work(task.embeddings_id)), uuid4().hex[:12]
-    files = [write_table(work, paths.part(unit.name, attempt), rows)]
-    if len(rejects):
-        files.append(write_table(work, paths.part_rejects(unit.name, attempt), rejects))
-    durations_s = {"total": perf_counter() - started, "encode": found.encode_s}
-    mine = describe(unit.name, number, rows[OBJECT_ID], rejects, files, durations_s)
-    counted = commit(store, task.embeddings_id, mine)
-    if counted != mine:
-        for file in files:
-            work.delete(file.path)
-    return counted
+    return Begun(unit, number, read_row_group(store, plan_partition, unit.row_group), since)
 
 
 def embed_objects(objects: pa.Table, task: EmbedTask, encoder: Encoder, loader: Loader) -> Embedded:
@@ -169,57 +111,47 @@ def embed_objects(objects: pa.Table, task: EmbedTask, encoder: Encoder, loader: 
         if good:
             views = np.concatenate([result for result in loaded if not isinstance(result, Reject)])
             started = perf_counter()
-            found = encoder(views).reshape(len(good), task.views, task.dimension)
+            vectors[good] = pooled(encoder(views), task.views)
             encode_s += perf_counter() - started
-            vectors[good] = found.mean(axis=1, dtype=np.float64)
-    broken = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
-    rejects |= {int(row): Reject(RejectReason.NAN_EMBEDDING, "the encoder returned NaN or infinity") for row in broken}
-    return Embedded(vectors, rejects, encode_s)
+    return Embedded(vectors, rejects | broken(vectors), encode_s)
 
 
-def load(objects: pa.Table, row: int, task: EmbedTask, reader: CutoutReader) -> np.ndarray | Reject:
-    """Read the cutout of one object and make its views, (views, bands, crop, crop) float32."""
-    try:
-        pixels = decode_cutout(reader.read(objects[CUTOUT][row].as_py(), pin_of(objects, row)), task.cutouts)
-        if pixels.full_scale is None and not np.isfinite(pixels.values).all():
-            return Reject(RejectReason.NAN_PIXELS, "NaN or infinite pixels")
-        image = display_image(pixels.values, pixels.full_scale, task.preset.bands, task.cutouts.stretch)
-    except CutoutError as error:
-        return Reject(error.reason, error.detail)
-    except ValueError as error:
-        return Reject(RejectReason.SHAPE, str(error))
-    return make_views(image, task.preset, task.views, objects[OBJECT_ID][row].as_py(), task.encoder_id)
+def pooled(vectors: np.ndarray, n_views: int) -> np.ndarray:
+    """Average the vectors of each object's views: (n * n_views, d) to (n, d)."""
+    return vectors.reshape(-1, n_views, vectors.shape[1]).mean(axis=1, dtype=np.float64).astype(np.float32)
 
 
-@contextmanager
-def threaded(task: EmbedTask) -> Iterator[Loader]:
-    """Give a loader that reads and decodes in threads of this process."""
-    threads, reader = ThreadPoolExecutor(DECODE_THREADS), CutoutReader(task.cutouts)
+def broken(vectors: np.ndarray) -> dict[int, Reject]:
+    """Reject rows that are not finite."""
+    rows = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
+    return {int(row): Reject(RejectReason.NAN_EMBEDDING, "the encoder returned NaN or infinity") for row in rows}
 
-    def start(objects: pa.Table) -> Callable[[], Loaded]:
-        futures = [threads.submit(load, objects, row, task, reader) for row in range(len(objects))]
 
-        def wait() -> Loaded:
-            try:
-                return [future.result(task.cutouts.max_seconds) for future in futures]
-            except TimeoutError as error:
-                raise StuckError(f"a cutout took longer than {task.cutouts.max_seconds} s") from error
-
-        return wait
-
-    try:
-        yield start
-    finally:
-        threads.shutdown(wait=False, cancel_futures=True)
+def commit_unit(begun: Begun, found: Embedded, task: EmbedTask) -> Commit:
+    """Write a unit's rows and rejects under names of this attempt and commit it; return the record that counts."""
+    store = Store(task.output)
+    rows, rejects = _unit_tables(begun.objects, found, task)
+    work, attempt = store.below(paths.work(task.embeddings_id)), uuid4().hex[:12]
+    files = [write_table(work, paths.part(begun.unit.name, attempt), rows)]
+    if len(rejects):
+        files.append(write_table(work, paths.part_rejects(begun.unit.name, attempt), rejects))
+    durations_s = {"total": time() - begun.since, "encode": found.encode_s}
+    mine = describe(begun.unit.name, begun.number, rows[OBJECT_ID], rejects, files, durations_s)
+    counted = commit(store, task.embeddings_id, mine)
+    if counted != mine:
+        for file in files:
+            work.delete(file.path)
+    return counted
 
 
 def _batches(objects: pa.Table, task: EmbedTask, loader: Loader) -> Iterator[tuple[range, Loaded]]:
+    """Load batches, the next one while the caller works on this one."""
     size = max(1, task.batch_size // task.views)
-    ranges = [range(start, min(start + size, len(objects))) for start in range(0, len(objects), size)]
     pending: deque[tuple[range, Callable[[], Loaded]]] = deque()
-    for rows in ranges:
+    for start in range(0, len(objects), size):
+        rows = range(start, min(start + size, len(objects)))
         pending.append((rows, loader(objects.slice(rows.start, len(rows)))))
-        if len(pending) > task.batches_ahead:
+        if len(pending) > 1:
             ready, wait = pending.popleft()
             yield ready, wait()
     for ready, wait in pending:

@@ -20,8 +20,10 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from PIL import Image
 
 from engine.cluster import assemble as assembling
+from engine.cluster.loading import threaded
 from engine.cluster.protocol import MOST_ATTEMPTS, begin, find_commit, read_commits
-from engine.cluster.unit import EmbedTask, embed_objects, embed_unit, threaded
+from engine.cluster.task import EmbedTask
+from engine.cluster.unit import embed_objects, embed_unit
 from engine.compute.digest import add_digests, id_digest
 from engine.storage.hats_catalogue import read_columns
 from engine.storage.parquet import as_matrix, write_table
@@ -186,7 +188,7 @@ class Protocol(RuleBasedStateMachine):
 
     def assemble(self) -> assembling.Assembled:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(assembling, "stream", lambda records, function: map(function, records))
+            patch.setattr(assembling, "stream", lambda records, stage: map(stage["fn"], records))
             return assembling.assemble(self.store, self.manifest, "e", UNITS, lambda n: None)
 
     def teardown(self) -> None:

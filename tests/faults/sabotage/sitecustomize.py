@@ -9,7 +9,7 @@ import sys
 import time
 
 _SABOTAGE = json.loads(os.environ.get("VOORWERP_TEST_SABOTAGE", "{}"))
-_TARGET = "engine.cluster.unit"
+_TARGET = "engine.cluster.loading"
 
 
 class _Loader(importlib.abc.Loader):

@@ -1,0 +1,57 @@
+"""What every unit of an embedding run shares: where things are, and how pixels become vectors."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from engine.storage.store import Store
+from schemas import paths
+from schemas.config import CutoutConfig, Section
+from schemas.preset import Preset
+
+Encoder = Callable[[np.ndarray], np.ndarray]
+"""(n, bands, crop, crop) float32 views, any number of them, to (n, dimension) float32 vectors."""
+
+
+class EmbedTask(Section):
+    """What workers are told of a run."""
+
+    output: str
+    plan_id: str
+    encoder_id: str
+    embeddings_id: str
+    holder: str
+    """Of the lease: the run that these workers work for."""
+    architecture: str
+    dimension: int
+    preset: Preset
+    views: int
+    batch_size: int
+    precision: str
+    runtime: str
+    cutouts: CutoutConfig
+    device: str
+
+
+def open_encoder(task: EmbedTask, threads: int) -> Encoder:
+    """Load the run's encoder into this process."""
+    from engine.compute.encoder import load_encoder
+    from engine.storage.weights import read_tensors
+
+    weights = f"{paths.artefact('encoder', task.encoder_id)}/{paths.WEIGHTS}"
+    tensors = read_tensors(Store(task.output), weights)
+    return load_encoder(
+        task.architecture,
+        task.preset.n_bands,
+        tensors,
+        task.preset.crop,
+        task.device,
+        task.precision,
+        task.runtime,
+        threads,
+    ).encode
+
+
+def is_draining(task: EmbedTask) -> bool:
+    """Whether this run was told to begin no further unit."""
+    return Store(task.output).exists(paths.drain(task.embeddings_id, task.holder))
