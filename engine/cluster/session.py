@@ -19,6 +19,8 @@ SMALLEST_LOCAL_CPUS = 4
 """Logical CPUs of a local cluster on a small machine; with fewer, actors leave none for other tasks."""
 NO_PROGRESS_TIMEOUT_S = 600
 CONNECT_TIMEOUT_S = 10
+_ADVICE = "\nFailed to apply UDF transform"
+"""Begins what Ray Data appends to the message of an exception."""
 
 
 @dataclass(frozen=True)
@@ -47,9 +49,11 @@ def connect(config: RayConfig) -> Resources:
         _start(address, config.num_cpus)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
+    context.raise_original_map_exception = True  # Otherwise its cause is lost on the way from the worker.
     context.execution_no_progress_timeout_s = NO_PROGRESS_TIMEOUT_S
-    for name in ("ray", "ray.data"):  # After ray.data is imported, which sets its own level.
-        logging.getLogger(name).setLevel(logging.ERROR)
+    # After ray.data is imported, which sets its own level. What it calls an error is raised as well.
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
     cpus = int(resources.get("CPU", 1))
     cores = cpus if address else min(os.cpu_count() or 1, cpus)
@@ -66,7 +70,7 @@ def causes() -> Iterator[None]:
         while cause is not None:
             inner = getattr(cause, "cause", None)
             if isinstance(cause, VoorwerpError) and not isinstance(cause, ray.exceptions.RayError):
-                raise cause from None
+                raise type(cause)(str(cause).partition(_ADVICE)[0]) from None
             cause = inner if isinstance(inner, BaseException) else cause.__cause__
         raise
 

@@ -1,0 +1,167 @@
+"""Cutouts in containers: packed, tarred, stacked or in a column, the same cutout gives the same vector."""
+
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import h5py
+import lsdb
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from engine.storage.artefacts import current_manifest, release_chain
+from engine.storage.hats_catalogue import read_columns
+from engine.storage.parquet import as_matrix
+from engine.storage.store import Store
+from jobs import gc, pack, release, verify
+from schemas import paths
+from schemas.config import PackJob
+from schemas.errors import DataError, OutputError
+from schemas.manifest import Commit
+from tests.conftest import make_job, write_survey
+
+pytestmark = pytest.mark.cluster
+
+
+def vectors(output: Path | str) -> dict[int, np.ndarray]:
+    store = Store(str(output))
+    embeddings = release_chain(store, current_manifest(store, "index"))["embeddings"]
+    table = read_columns(store.below(paths.artefact("embeddings", embeddings.id)), ["object_id", "embedding"])
+    return dict(zip(table["object_id"].to_pylist(), as_matrix(table["embedding"]), strict=True))
+
+
+def assert_equal(found: dict[int, np.ndarray], expected: dict[int, np.ndarray]) -> None:
+    assert found.keys() == expected.keys()
+    for object_id, vector in expected.items():
+        np.testing.assert_array_equal(found[object_id], vector)
+
+
+def pack_job(catalogue: Path | str, output: Path | str) -> PackJob:
+    settings = {"catalogue": {"path": str(catalogue)}, "output": str(output), "plan": {"rows_per_partition": 20}}
+    return PackJob.model_validate({**settings, "pack": {"rows_per_group": 3}})
+
+
+def test_files_tars_stacks_and_columns_in_one_catalogue_give_the_vectors_of_files(
+    survey: Path, tiny_weights: Path, tmp_path: Path, finished: Path
+) -> None:
+    table = pd.read_csv(survey)
+    files = [survey.parent / name for name in table["cutout"]]
+    with tarfile.open(tmp_path / "shard-0.tar", "w") as tar:
+        for number, file in enumerate(files):
+            tar.add(file, f"{number}.jpg")
+    with h5py.File(tmp_path / "stack.h5", "w") as stack:
+        stack["images"] = np.stack([np.asarray(Image.open(file)) for file in files])
+    hugging_face = [{"bytes": file.read_bytes(), "path": None} for file in files]
+    pq.write_table(pa.table({"image": hugging_face}), tmp_path / "column.parquet", row_group_size=7)
+    places = (
+        lambda n: str(files[n]),
+        lambda n: f"shard-0.tar/{n}.jpg",
+        lambda n: f"stack.h5/{n}",
+        lambda n: f"column.parquet#image[{n}]",
+    )
+    table["cutout"] = [places[number % 4](number) for number in range(len(files))]
+    table.to_csv(tmp_path / "catalogue.csv", index=False)
+    release.run(make_job(tmp_path / "catalogue.csv", tmp_path / "out", tiny_weights))
+    assert_equal(vectors(tmp_path / "out"), vectors(finished))
+
+
+def test_a_packed_catalogue_gives_the_vectors_of_its_files_and_opens_in_lsdb(
+    survey: Path, tiny_weights: Path, tmp_path: Path, finished: Path
+) -> None:
+    packed = pack.run(pack_job(survey, tmp_path / "packed"))
+    folder = Store(str(tmp_path / "packed")).below(paths.artefact("packed", packed.id))
+    assert verify.run(str(tmp_path / "packed"))
+    assert not list(gc.left_over(Store(str(tmp_path / "packed"))))
+    table = lsdb.open_catalog(folder.uri()).compute()
+    assert len(table) == 90
+    assert {Path(name).read_bytes() for name in table["packed_from"]} == set(table["cutout"])
+    release.run(make_job(folder.uri(), tmp_path / "out", tiny_weights))
+    assert_equal(vectors(tmp_path / "out"), vectors(finished))
+
+
+def test_packing_from_s3_to_s3_gives_the_same_vectors(
+    survey: Path, tiny_weights: Path, tmp_path: Path, finished: Path, s3_server: str
+) -> None:
+    source = Store(f"{s3_server}/to-pack")
+    for name in ["catalogue.csv", *(f"cutouts/{number}.jpg" for number in range(90))]:
+        source.write(name, (survey.parent / name).read_bytes())
+    packed = pack.run(pack_job(source.uri("catalogue.csv"), f"{s3_server}/packed"))
+    folder = f"{s3_server}/packed/{paths.artefact('packed', packed.id)}"
+    release.run(make_job(folder, tmp_path / "out", tiny_weights))
+    assert_equal(vectors(tmp_path / "out"), vectors(finished))
+
+
+def test_what_cannot_be_packed_keeps_its_row_and_is_a_reject_with_a_reason(tiny_weights: Path, tmp_path: Path) -> None:
+    catalogue = write_survey(tmp_path / "survey", 30)
+    (catalogue.parent / "cutouts" / "3.jpg").unlink()
+    text = catalogue.read_text().splitlines()
+    text[1] = ",".join(["1000", "400.0", *text[1].split(",")[2:]])
+    catalogue.write_text("\n".join(text) + "\n")
+    packed = pack.run(pack_job(catalogue, tmp_path / "packed"))
+    assert packed.counts == {"planned": 30, "packed": 28, "rejected": 2}
+    assert packed.detail["rejected_by_reason"] == {"bad_coord": 1, "not_found": 1}
+    assert verify.run(str(tmp_path / "packed"))
+    folder = Store(str(tmp_path / "packed")).below(paths.artefact("packed", packed.id)).uri()
+    release.run(make_job(folder, tmp_path / "out", tiny_weights))
+    embedded = current_manifest(Store(str(tmp_path / "out")), "embeddings")
+    assert embedded.counts == {"planned": 29, "embedded": 28, "rejected": 1}
+    assert embedded.detail["rejected_by_reason"] == {"not_found": 1}
+
+
+def test_packing_goes_on_where_it_stopped_and_a_second_time_changes_nothing(
+    survey: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], ray_session: None
+) -> None:
+    whole = pack.pack
+
+    class StoppedError(Exception):
+        pass
+
+    def stopping(*arguments: object) -> Iterator[Commit]:
+        yield next(whole(*arguments))
+        raise StoppedError
+
+    monkeypatch.setattr(pack, "pack", stopping)
+    with pytest.raises(StoppedError):
+        pack.run(pack_job(survey, tmp_path / "packed"))
+    monkeypatch.undo()
+    assert not list(gc.left_over(Store(str(tmp_path / "packed")).below("packed")))
+    first = pack.run(pack_job(survey, tmp_path / "packed"))
+    assert "partitions already done" in capsys.readouterr().err
+    files = {path: path.stat().st_mtime_ns for path in (tmp_path / "packed").rglob("*") if path.is_file()}
+    assert pack.run(pack_job(survey, tmp_path / "packed")) == first
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "packed").rglob("*") if path.is_file()} == files
+    assert verify.run(str(tmp_path / "packed"))
+
+
+def test_an_output_that_holds_another_packed_catalogue_is_refused(survey: Path, tmp_path: Path) -> None:
+    pack.run(pack_job(survey, tmp_path / "packed"))
+    other = write_survey(tmp_path / "other", 5)
+    with pytest.raises(OutputError, match="already holds the plan of another run"):
+        pack.run(pack_job(other, tmp_path / "packed"))
+
+
+def test_stacks_are_refused_because_they_are_packed_already(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "stack.h5", "w") as stack:
+        stack["images"] = np.zeros((2, 16, 16, 3), np.uint8)
+    (tmp_path / "catalogue.csv").write_text(
+        "object_id,ra_deg,dec_deg,cutout\n1,1.0,2.0,stack.h5/0\n2,3.0,4.0,stack.h5/1\n"
+    )
+    with pytest.raises(DataError, match="HDF5 stacks, which are packed already"):
+        pack.run(pack_job(tmp_path / "catalogue.csv", tmp_path / "packed"))
+
+
+def test_a_cutout_replaced_after_the_plan_is_a_reject_and_never_mixed_in(tiny_weights: Path, tmp_path: Path) -> None:
+    catalogue = write_survey(tmp_path / "survey", 12)
+    job = make_job(catalogue, tmp_path / "out", tiny_weights)
+    release.run_plan(job)
+    cutouts = catalogue.parent / "cutouts"
+    (cutouts / "2.jpg").write_bytes((cutouts / "5.jpg").read_bytes())
+    (cutouts / "7.jpg").unlink()
+    release.run(job)
+    manifest = current_manifest(Store(str(tmp_path / "out")), "embeddings")
+    assert manifest.detail["rejected_by_reason"] == {"changed": 1, "not_found": 1}
+    assert sorted(vectors(tmp_path / "out")) == [1000 + number for number in range(12) if number not in (2, 7)]
