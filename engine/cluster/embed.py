@@ -10,7 +10,7 @@ from typing import Any
 import ray
 
 from engine.cluster.isolated import embed_one_by_one
-from engine.cluster.loading import StuckError, threaded
+from engine.cluster.loading import FATAL, threaded
 from engine.cluster.session import Resources
 from engine.cluster.stages import EncodeUnit, load_unit, write_unit
 from engine.cluster.stream import Stage, stream
@@ -39,8 +39,8 @@ class EmbedUnit:
         try:
             with threaded(self._task) as loader:
                 commit = embed_unit(Unit(**record), self._task, self._encoder, loader, embed_one_by_one)
-        except StuckError:
-            os._exit(1)  # Its thread cannot be stopped otherwise. Ray starts another worker.
+        except FATAL:
+            os._exit(1)  # Ray starts another worker.
         return {"commit": encode(commit)}
 
 

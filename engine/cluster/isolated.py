@@ -32,6 +32,7 @@ START_TIMEOUT_S = 600.0
 """For importing the libraries and loading the encoder."""
 _ENVIRONMENT_FAILED = 74
 _STUCK = 75
+_OUT_OF_MEMORY = 76
 
 
 def embed_one_by_one(objects: pa.Table, task: EmbedTask) -> Embedded:
@@ -92,12 +93,13 @@ def _results(folder: str, first: int, limit_s: float) -> Iterator[dict[str, Any]
         if begun is None or status == _ENVIRONMENT_FAILED:
             said = log.read_text(errors="replace")[-500:]
             raise StoreError(f"a process that embeds rows one by one failed with status {status}: {said}")
-    name = signal.Signals(-status).name if status < 0 else f"exit status {status}"
-    reason, detail = (
-        (RejectReason.TIMEOUT, f"not done after {limit_s:g} s")
-        if timed_out or status == _STUCK
-        else (RejectReason.WORKER_CRASH, f"its process ended with {name}")
-    )
+    if timed_out or status == _STUCK:
+        reason, detail = RejectReason.TIMEOUT, f"not done after {limit_s:g} s"
+    elif status == _OUT_OF_MEMORY:
+        reason, detail = RejectReason.WORKER_CRASH, "its process ran out of memory"
+    else:
+        name = signal.Signals(-status).name if status < 0 else f"exit status {status}"
+        reason, detail = RejectReason.WORKER_CRASH, f"its process ended with {name}"
     yield {"row": begun, "reject": [reason.name, detail]}
 
 
@@ -125,6 +127,8 @@ def main() -> None:
                 os._exit(_ENVIRONMENT_FAILED)
             except StuckError:
                 os._exit(_STUCK)
+            except MemoryError:
+                os._exit(_OUT_OF_MEMORY)
             if found.rejects:
                 answer = {"row": row, "reject": [found.rejects[0].reason.name, found.rejects[0].detail]}
             else:

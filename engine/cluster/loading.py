@@ -30,7 +30,11 @@ Loader = Callable[[pa.Table], Callable[[], Loaded]]
 
 
 class StuckError(Exception):
-    """A cutout takes longer than allowed, and its thread cannot be stopped: the process has to end."""
+    """A cutout takes longer than allowed, and its thread cannot be stopped."""
+
+
+FATAL = (StuckError, MemoryError)
+"""A process that meets one of these has to end; what it worked on is tried again, in the end row by row."""
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from engine.cluster.loading import StuckError, threaded
+from engine.cluster.loading import FATAL, threaded
 from engine.cluster.protocol import begin
 from engine.cluster.task import EmbedTask, is_draining, open_encoder
 from engine.cluster.unit import Begun, Embedded, OneByOne, begin_unit, broken, commit_unit, pooled
@@ -46,8 +46,8 @@ def load_unit(record: Row, task: EmbedTask, one_by_one: OneByOne) -> Row:
         try:
             with threaded(task) as loader:
                 loaded = loader(begun.objects)()
-        except StuckError:
-            os._exit(1)  # Its thread cannot be stopped otherwise. Ray starts another worker.
+        except FATAL:
+            os._exit(1)  # Ray starts another worker.
         rejects = {row: result for row, result in enumerate(loaded) if isinstance(result, Reject)}
         if len(rejects) < len(loaded):
             views = np.concatenate([result for result in loaded if not isinstance(result, Reject)])

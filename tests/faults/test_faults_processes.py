@@ -41,16 +41,17 @@ def assert_same(output: Path, expected: dict[int, np.ndarray], without: set[int]
     assert verify.run(str(output))
 
 
+def sabotaged(**sabotage: object) -> dict[str, str]:
+    """Environment of processes whose loading of cutouts goes wrong."""
+    path = os.pathsep.join(filter(None, [str(Path(__file__).parent / "sabotage"), os.environ.get("PYTHONPATH")]))
+    return {**os.environ, "PYTHONPATH": path, "VOORWERP_TEST_SABOTAGE": json.dumps(sabotage)}
+
+
 @contextmanager
 def driver(job: Path, **sabotage: object) -> Iterator[subprocess.Popen[str]]:
     """`voorwerp release` in a process of its own; its Ray processes are gone afterwards, whatever happened."""
-    environment = {
-        **os.environ,
-        "PYTHONPATH": str(Path(__file__).parent / "sabotage"),
-        "VOORWERP_TEST_SABOTAGE": json.dumps(sabotage),
-    }
     command = [str(Path(sys.executable).parent / "voorwerp"), "release", str(job)]
-    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, env=sabotaged(**sabotage), stderr=subprocess.PIPE, text=True)
     family: list[psutil.Process] = []
     try:
         yield process
@@ -61,8 +62,8 @@ def driver(job: Path, **sabotage: object) -> Iterator[subprocess.Popen[str]]:
             member.kill() if member.is_running() else None
 
 
-def write_job(folder: Path, survey: Path, weights: Path) -> Path:
-    job = make_job(survey, folder / "out", weights, cutouts={"max_seconds": 5})
+def write_job(folder: Path, survey: Path, weights: Path, **embed: object) -> Path:
+    job = make_job(survey, folder / "out", weights, cutouts={"max_seconds": 5}, embed=embed)
     (folder / "job.yaml").write_text(job.model_dump_json())
     return folder / "job.yaml"
 
@@ -122,23 +123,25 @@ def test_three_killed_workers_and_two_killed_drivers_change_nothing(
     assert_same(output, vectors(finished))
 
 
+@pytest.mark.parametrize("stages", ["together", "apart"])
 def test_a_cutout_that_kills_its_process_is_one_reject(
-    tmp_path: Path, survey: Path, tiny_weights: Path, finished: Path
+    tmp_path: Path, survey: Path, tiny_weights: Path, finished: Path, stages: str
 ) -> None:
-    job, output = write_job(tmp_path, survey, tiny_weights), tmp_path / "out"
-    with driver(job, deadly=[1007, 1042], endless=[1060]) as process:
+    job, output = write_job(tmp_path, survey, tiny_weights, stages=stages), tmp_path / "out"
+    with driver(job, deadly=[1007, 1042], hungry=[1050], endless=[1060]) as process:
         code, said = ended(process)
     assert code == 0, said
     store = Store(str(output))
     manifest = current_manifest(store, "embeddings")
-    assert manifest.detail["rejected_by_reason"] == {"worker_crash": 2, "timeout": 1}
+    assert manifest.detail["rejected_by_reason"] == {"worker_crash": 3, "timeout": 1}
     rejects = pq.read_table(store.full_path(f"{paths.artefact('embeddings', manifest.id)}/{paths.REJECTS}")).to_pylist()
     assert {row["object_id"]: (row["reason"], row["detail"]) for row in rejects} == {
         1007: ("worker_crash", "its process ended with SIGKILL"),
         1042: ("worker_crash", "its process ended with SIGKILL"),
+        1050: ("worker_crash", "its process ran out of memory"),
         1060: ("timeout", "not done after 5 s"),
     }
-    assert_same(output, vectors(finished), without={1007, 1042, 1060})
+    assert_same(output, vectors(finished), without={1007, 1042, 1050, 1060})
 
 
 def test_sigterm_finishes_the_units_in_work_and_frees_the_lease(
@@ -168,4 +171,30 @@ def test_sigterm_finishes_the_units_in_work_and_frees_the_lease(
         code, said = ended(process)
     assert code == 0, said
     assert f"{done} of 17 units already done" in said
+    assert_same(output, vectors(finished))
+
+
+def test_a_lost_node_costs_time_and_nothing_else(
+    tmp_path: Path, survey: Path, tiny_weights: Path, finished: Path
+) -> None:
+    job, output = write_job(tmp_path, survey, tiny_weights), tmp_path / "out"
+    script = [sys.executable, str(Path(__file__).with_name("two_nodes.py"))]
+    environment = sabotaged(slow_s=0.4)
+    with subprocess.Popen(
+        script, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as cluster:
+        assert cluster.stdin
+        assert cluster.stdout
+        address = cluster.stdout.readline().strip()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("RAY_ADDRESS", address)
+            with driver(job, slow_s=0.4) as process:
+                wait_for_commits(process, output, 3)
+                cluster.stdin.write("lose a node\n")
+                cluster.stdin.flush()
+                assert cluster.stdout.readline() == "lost\n"
+                code, said = ended(process)
+        cluster.stdin.close()
+    assert code == 0, said
+    assert current_manifest(Store(str(output)), "embeddings").detail["attempts_lost"] >= 1
     assert_same(output, vectors(finished))

@@ -1,4 +1,4 @@
-"""Loaded by every Python process of a test: makes the loading of some cutouts slow, deadly or endless."""
+"""Loaded by every Python process of a test: makes the loading of some cutouts slow, hungry, deadly or endless."""
 
 import importlib.abc
 import importlib.machinery
@@ -28,6 +28,8 @@ class _Loader(importlib.abc.Loader):
             time.sleep(_SABOTAGE.get("slow_s", 0))
             if object_id in _SABOTAGE.get("endless", []):
                 time.sleep(1000)
+            if object_id in _SABOTAGE.get("hungry", []):
+                raise MemoryError
             if object_id in _SABOTAGE.get("deadly", []):
                 os.kill(os.getpid(), signal.SIGKILL)
             return load(objects, row, *arguments)
