@@ -96,13 +96,15 @@ class EmbedConfig(Section):
 
     preset: str = Field("walmsley2022", description="name of a preset, or a .yaml file of one")
     views: int = Field(1, ge=1, le=64, description="1: centre crop; n: mean over n random views, seeded by object id")
-    batch_size: int = Field(32, ge=1, le=4096, description="views that the encoder sees at once")
+    batch_size: int = Field(
+        32, ge=1, le=4096, description="views that a CPU encodes at once; a GPU tries larger batches"
+    )
     workers: int | None = Field(None, ge=1, description="encoder actors; one per GPU, else one per core when null")
     precision: Literal["float32", "bfloat16", "float16"] = Field(
         "float32", description="of the encoder's arithmetic; bfloat16 changes vectors by about 1 %, float16 needs a GPU"
     )
     runtime: Literal["auto", "torch", "openvino"] = Field(
-        "auto", description="auto: OpenVINO on CPUs where it is installed and agrees with PyTorch"
+        "auto", description="auto: OpenVINO on CPUs, torch.compile on GPUs, where they work and agree with PyTorch"
     )
     stages: Literal["auto", "together", "apart"] = Field(
         "auto", description="reading, encoding and writing in one worker or in several; auto: apart with GPUs"

@@ -1,19 +1,22 @@
 """Encoders: a timm network without its head, from named tensors, applied to a batch of views."""
 
 import difflib
+import warnings
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import timm
 import torch
 
+from engine.compute.gpu_encoder import Encode, batched_encoder, compile_encoder, find_batch, forward, measure_rate
 from schemas.errors import ConfigError, DataError
 
 _COUNTER = "num_batches_tracked"
-TOLERANCE = {"float32": 1e-5, "bfloat16": 0.05}
+TOLERANCE = {"float32": 1e-5, "bfloat16": 0.05, "float16": 0.05}
 """Largest difference of a runtime from PyTorch in float32, relative to the largest value of a vector."""
 
 
@@ -109,9 +112,21 @@ class Encoder(NamedTuple):
     """An encoder that is ready for work."""
 
     runtime: str
-    """`openvino` or `torch`."""
-    encode: Callable[[np.ndarray], np.ndarray]
-    """(n, bands, side, side) float32 views to (n, d) float32 vectors."""
+    """`openvino`, `torch-compiled` or `torch`."""
+    encode: Encode
+    """Best of many views at once; from any thread."""
+
+
+class Runtime(NamedTuple):
+    """A fast way of running a network, not yet tried, and the plain one behind it."""
+
+    name: str
+    compile: Callable[[], Encode]
+    """May fail in any way: the compiler is absent, or does not know a layer."""
+    batch: int
+    """Views that the network sees at once."""
+    plain: Encode
+    """PyTorch as it is."""
 
 
 def load_encoder(
@@ -123,6 +138,7 @@ def load_encoder(
     precision: str = "float32",
     runtime: str = "auto",
     threads: int = 1,
+    batch_size: int = 32,
 ) -> Encoder:
     """Build an encoder in the fastest runtime that gives PyTorch's vectors on this machine.
 
@@ -135,40 +151,96 @@ def load_encoder(
     precision : str
         Of the arithmetic: "float32", "bfloat16" or, on a GPU, "float16". Vectors are float32 in any case.
     runtime : str
-        "auto" takes OpenVINO on a CPU, where it is installed and agrees on `golden_views`, and PyTorch else.
+        "auto" takes OpenVINO on a CPU and `torch.compile` on a GPU, where they work and agree on `golden_views`, and
+        PyTorch as it is else, with a warning.
     threads : int
         CPU threads that it may use.
+    batch_size : int
+        Views at once from which a GPU's own number is searched. CPUs take what they are given.
 
     Raises
     ------
     ConfigError
-        OpenVINO is asked for and not installed, or does not agree; or float16 on a CPU.
+        OpenVINO is asked for and not installed, fails, does not agree, or is to run on a GPU; or float16 on a CPU.
     """
-    torch.set_num_threads(threads)
-    network = build_encoder(architecture, n_bands, tensors, device)
-    if device == "cuda":
-        return Encoder("torch", partial(_encode_on_gpu, network, precision))
-    if precision == "float16":
+    if device == "cuda" and runtime == "openvino":
+        raise ConfigError("embed.runtime: openvino runs on CPUs; use embed.device: cpu, or embed.runtime: auto")
+    if device == "cpu" and precision == "float16":
         raise ConfigError("embed.precision: expected float32 or bfloat16 on a CPU, found float16")
-    if runtime != "torch":
+
+    def load() -> Encoder:
+        torch.set_num_threads(threads)
+        network = build_encoder(architecture, n_bands, tensors, device)
+        golden = golden_views(n_bands, side_pixels)
+        if device == "cuda":
+            fast = gpu_runtime(network, precision, golden.shape[1:], batch_size)
+        else:
+            fast = cpu_runtime(network, precision, golden, threads)
+        return choose(fast, network, precision, runtime, golden)
+
+    # CUDA graphs belong to the thread that made them; Ray constructs an actor in one thread and calls it in another.
+    thread = ThreadPoolExecutor(1, thread_name_prefix="encoder")
+    loaded = thread.submit(load).result()
+    return Encoder(loaded.runtime, lambda views: thread.submit(loaded.encode, views).result())
+
+
+def cpu_runtime(network: torch.nn.Module, precision: str, golden: np.ndarray, threads: int) -> Runtime:
+    """OpenVINO, and PyTorch behind it."""
+
+    def compiled() -> Encode:
         try:
             from engine.compute.openvino_encoder import compile_encoder
         except ImportError as error:
-            if runtime == "openvino":
-                raise ConfigError("embed.runtime: openvino needs the extra: pip install 'voorwerp[cpu]'") from error
-        else:
-            compiled = compile_encoder(network, n_bands, side_pixels, precision, threads)
-            difference = _difference(compiled, network, n_bands, side_pixels)
-            if difference <= TOLERANCE[precision]:
-                return Encoder("openvino", compiled)
-            if runtime == "openvino":
-                raise ConfigError(
-                    f"embed.runtime: expected OpenVINO to differ from PyTorch by at most {TOLERANCE[precision]:g} "
-                    f"of the largest value, found {difference:.2g}; use embed.runtime: torch"
-                )
-    if precision == "bfloat16":
-        return Encoder("torch", partial(_encode_in, torch.bfloat16, network))
-    return Encoder("torch", partial(encode, network))
+            raise ConfigError("it is not installed: pip install 'voorwerp[cpu]'") from error
+        return compile_encoder(network, golden.shape[1], golden.shape[2], precision, threads)
+
+    plain = partial(encode if precision == "float32" else _encode_in_bfloat16, network)
+    return Runtime("openvino", compiled, len(golden), plain)
+
+
+def gpu_runtime(
+    network: torch.nn.Module,
+    precision: str,
+    shape: tuple[int, ...],
+    batch_size: int,
+    compiler: Callable[..., Any] = torch.compile,
+) -> Runtime:
+    """PyTorch compiled for the batch that is fastest here, and as it is behind that."""
+    # Else convolutions in float32 are done in TF32, which is off by 1e-3.
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    device = next(network.parameters()).device.type
+    rate = partial(measure_rate, partial(forward, network, precision), shape, device)
+    batch = find_batch(batch_size, rate)
+    compiled = partial(compile_encoder, network, precision, batch, shape, compiler)
+    return Runtime("torch-compiled", compiled, batch, batched_encoder(network, precision, batch))
+
+
+def choose(fast: Runtime, network: torch.nn.Module, precision: str, wanted: str, golden: np.ndarray) -> Encoder:
+    """Try a fast runtime against the network in float32; take the plain one where it fails or disagrees.
+
+    Raises
+    ------
+    ConfigError
+        The fast one is wanted by its name and cannot be had.
+    """
+    if wanted == "torch":
+        return Encoder("torch", fast.plain)
+    try:
+        compiled = fast.compile()
+        difference = _difference(compiled, network, golden, fast.batch)
+    except Exception as error:
+        problem = f"expected {fast.name} to work, found {type(error).__name__}: {error}"
+    else:
+        if difference <= TOLERANCE[precision]:
+            return Encoder(fast.name, compiled)
+        problem = (
+            f"expected {fast.name} to differ from PyTorch by at most {TOLERANCE[precision]:g} of the largest value, "
+            f"found {difference:.2g}"
+        )
+    if wanted == fast.name:
+        raise ConfigError(f"embed.runtime: {problem}; use embed.runtime: torch")
+    warnings.warn(f"encoding with plain PyTorch, which is slower: {problem}", stacklevel=2)
+    return Encoder("torch", fast.plain)
 
 
 def golden_views(n_bands: int, side_pixels: int) -> np.ndarray:
@@ -177,37 +249,20 @@ def golden_views(n_bands: int, side_pixels: int) -> np.ndarray:
     return np.float32(0.5) + noise * np.array([0.0, 0.1, 0.5, 2.0], np.float32).reshape(4, 1, 1, 1)
 
 
-def _difference(
-    compiled: Callable[[np.ndarray], np.ndarray], network: torch.nn.Module, n_bands: int, side_pixels: int
-) -> float:
-    """Largest difference of the two on the golden views, relative to the largest value of each vector; or NaN."""
-    views = golden_views(n_bands, side_pixels)
-    expected = encode(network, views)
-    return float((np.abs(compiled(views) - expected) / np.abs(expected).max(axis=1, keepdims=True)).max())
+def _difference(compiled: Encode, network: torch.nn.Module, golden: np.ndarray, batch: int) -> float:
+    """Largest difference of the two, relative to the largest value of each vector; or NaN.
+
+    Over two full batches and a part of one, each with another view at the same place: one taken for another shows.
+    """
+    rows = np.arange(2 * batch + 1)
+    rows = (rows % batch + rows // batch) % len(golden)
+    expected = encode(network, golden)[rows]
+    return float((np.abs(compiled(golden[rows]) - expected) / np.abs(expected).max(axis=1, keepdims=True)).max())
 
 
-def _encode_in(dtype: torch.dtype, network: torch.nn.Module, views: np.ndarray) -> np.ndarray:
-    device = next(network.parameters()).device
-    with torch.autocast(device.type, dtype=dtype):
+def _encode_in_bfloat16(network: torch.nn.Module, views: np.ndarray) -> np.ndarray:
+    with torch.autocast("cpu", torch.bfloat16):
         return encode(network, views)
-
-
-def _encode_on_gpu(network: torch.nn.Module, precision: str, views: np.ndarray) -> np.ndarray:
-    """Encode, in halves where the GPU's memory is short; rows that half precision breaks are done in float32."""
-    try:
-        if precision == "float32":
-            return encode(network, views)
-        vectors = _encode_in(getattr(torch, precision), network, views)
-    except torch.cuda.OutOfMemoryError:
-        if len(views) == 1:
-            raise
-        torch.cuda.empty_cache()
-        middle = len(views) // 2
-        return np.concatenate([_encode_on_gpu(network, precision, half) for half in (views[:middle], views[middle:])])
-    broken = ~np.isfinite(vectors).all(axis=1)
-    if broken.any():
-        vectors[broken] = encode(network, views[broken])
-    return vectors
 
 
 def _network(architecture: str, n_bands: int) -> torch.nn.Module:

@@ -216,16 +216,41 @@ def test_a_runtime_that_disagrees_on_the_golden_views_is_not_used(
         return lambda views: compiled(views) * np.float32(1.001)
 
     monkeypatch.setattr(openvino_encoder, "compile_encoder", wrong)
-    fallback = load(weights)
+    with pytest.warns(UserWarning, match="plain PyTorch, which is slower: expected openvino to differ"):
+        fallback = load(weights)
     assert fallback.runtime == "torch"
     np.testing.assert_allclose(fallback.encode(views(3)), encode(encoder, views(3)), rtol=1e-5, atol=1e-6)
-    with pytest.raises(ConfigError, match="expected OpenVINO to differ from PyTorch by at most 1e-05"):
+    with pytest.raises(ConfigError, match="expected openvino to differ from PyTorch by at most 1e-05"):
         load(weights, runtime="openvino")
+
+
+class Eigenvalues(torch.nn.Module):
+    """A network with a layer that OpenVINO does not know."""
+
+    def __init__(self, in_chans: int) -> None:
+        super().__init__()
+        self.conv = torch.nn.Conv2d(in_chans, 1, 1)
+
+    def forward(self, batch: torch.Tensor) -> torch.Tensor:
+        return torch.linalg.eigvalsh(self.conv(batch)[:, 0])
+
+
+def test_a_network_that_openvino_cannot_convert_is_encoded_by_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(encoders, "_network", lambda architecture, n_bands: Eigenvalues(n_bands))
+    tensors = Eigenvalues(1).state_dict()
+    with pytest.warns(UserWarning, match="expected openvino to work, found OpConversionFailure"):
+        loaded = load_encoder("eigenvalues", 1, tensors, 16, "cpu")
+    assert loaded.runtime == "torch"
+    expected = encode(build_encoder("eigenvalues", 1, tensors), views(3, side=16))
+    assert largest_difference(loaded.encode(views(3, side=16)), expected) <= 1e-5
+    with pytest.raises(ConfigError, match=r"linalg_eigvalsh[\s\S]*use embed\.runtime: torch"):
+        load_encoder("eigenvalues", 1, tensors, 16, "cpu", runtime="openvino")
 
 
 def test_without_openvino_pytorch_encodes(weights: dict[str, torch.Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "engine.compute.openvino_encoder", None)
-    assert load(weights).runtime == "torch"
+    with pytest.warns(UserWarning, match=r"pip install 'voorwerp\[cpu\]'"):
+        assert load(weights).runtime == "torch"
     with pytest.raises(ConfigError, match=r"pip install 'voorwerp\[cpu\]'"):
         load(weights, runtime="openvino")
 
