@@ -39,6 +39,7 @@ class Done:
         self.rejected: Counter[str] = Counter()
         self.n_lost = 0
         self.durations_s: Counter[str] = Counter()
+        self.runtimes: set[str] = set()
         self.at_work_s = 0.0
 
     def add(self, commit: Commit) -> None:
@@ -48,6 +49,8 @@ class Done:
         self.rejected.update(commit.rejected)
         self.n_lost += commit.attempt - 1
         self.durations_s.update(commit.durations_s)
+        if commit.runtime:
+            self.runtimes.add(commit.runtime)
 
 
 def run(
@@ -134,6 +137,7 @@ def run(
             "partitions": [part.model_dump(mode="json") for part in found.partitions],
             "device": device,
             "workers": workers,
+            "runtimes": sorted(done.runtimes),
             "attempts_lost": done.n_lost,
         },
         files=found.files,

@@ -82,6 +82,8 @@ class Commit(Record):
     """The unit's rows, then its rejects if it has any. Paths are relative to the work folder; the rows of a packed
     partition, which lie where they stay, to the artefact's."""
     durations_s: dict[str, float]
+    runtime: str = ""
+    """That encoded the rows; empty where nothing was encoded."""
 
 
 class Release(Record):

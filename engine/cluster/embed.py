@@ -30,7 +30,7 @@ class EmbedUnit:
 
     def __init__(self, task: EmbedTask, threads: int) -> None:
         self._task = task
-        self._encoder = open_encoder(task, threads)
+        self._runtime, self._encode = open_encoder(task, threads)
 
     def __call__(self, record: dict[str, Any]) -> dict[str, Any]:
         """Embed one unit; return its encoded commit record, or nothing when the run is draining."""
@@ -38,7 +38,7 @@ class EmbedUnit:
             return {"commit": b""}
         try:
             with threaded(self._task) as loader:
-                commit = embed_unit(Unit(**record), self._task, self._encoder, loader, embed_one_by_one)
+                commit = embed_unit(Unit(**record), self._task, self._encode, loader, embed_one_by_one, self._runtime)
         except FATAL:
             os._exit(1)  # Ray starts another worker.
         return {"commit": encode(commit)}

@@ -48,16 +48,16 @@ def embed_one_by_one(objects: pa.Table, task: EmbedTask) -> Embedded:
     with tempfile.TemporaryDirectory() as folder:
         write_table(Store(folder), "objects.parquet", objects)
         Path(folder, "task.json").write_text(task.model_dump_json())
-        row = 0
+        row, runtime = 0, ""
         while row < len(objects):
             for result in _results(folder, row, task.cutouts.max_seconds):
                 row = result["row"]
                 if "reject" in result:
                     rejects[row] = Reject(RejectReason[result["reject"][0]], result["reject"][1])
                 else:
-                    vectors[row] = result["vector"]
+                    vectors[row], runtime = result["vector"], result["runtime"]
                 row += 1
-    return Embedded(vectors, rejects, 0.0)
+    return Embedded(vectors, rejects, 0.0, runtime)
 
 
 def _results(folder: str, first: int, limit_s: float) -> Iterator[dict[str, Any]]:
@@ -109,6 +109,13 @@ def _pump(stream: IO[str], lines: "queue.SimpleQueue[str | None]") -> None:
     lines.put(None)
 
 
+def _on_cpu(task: EmbedTask) -> EmbedTask:
+    """Encode on the CPU what is meant for a GPU: this process may run where there is none, or where it is taken."""
+    if task.device == "cpu":
+        return task
+    return task.model_copy(update={"device": "cpu", "precision": "float32", "runtime": "auto"})
+
+
 def main() -> None:
     """Embed the rows of a unit from a given one on; the other end of `_results`."""
     answers = os.fdopen(os.dup(1), "w", buffering=1)  # Libraries may print to the standard output.
@@ -116,12 +123,12 @@ def main() -> None:
     folder, first = sys.argv[1], int(sys.argv[2])
     task = EmbedTask.model_validate_json(Path(folder, "task.json").read_text())
     objects = read_table(Store(folder), "objects.parquet")
-    encoder = open_encoder(task, threads=1)
+    runtime, encode = open_encoder(_on_cpu(task), threads=1)
     with threaded(task) as loader:
         for row in range(first, len(objects)):
             answers.write(json.dumps({"begin": row}) + "\n")
             try:
-                found = embed_objects(objects.slice(row, 1), task, encoder, loader)
+                found = embed_objects(objects.slice(row, 1), task, encode, loader)
             except StoreError as error:
                 print(error, file=sys.stderr)
                 os._exit(_ENVIRONMENT_FAILED)
@@ -132,7 +139,7 @@ def main() -> None:
             if found.rejects:
                 answer = {"row": row, "reject": [found.rejects[0].reason.name, found.rejects[0].detail]}
             else:
-                answer = {"row": row, "vector": found.vectors[0].tolist()}
+                answer = {"row": row, "vector": found.vectors[0].tolist(), "runtime": runtime}
             answers.write(json.dumps(answer) + "\n")
     answers.flush()
     os._exit(0)

@@ -49,6 +49,7 @@ def describe(
     rejects: pa.Table,
     files: Sequence[FileRecord],
     durations_s: dict[str, float],
+    runtime: str = "",
 ) -> Commit:
     """Describe a unit that is done: the ids of its good rows, its rejects, and the files that hold them."""
     return Commit(
@@ -61,6 +62,7 @@ def describe(
         rejected_digest=id_digest(rejects[OBJECT_ID].to_pylist()),
         files=list(files),
         durations_s=durations_s,
+        runtime=runtime,
     )
 
 

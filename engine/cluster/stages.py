@@ -40,8 +40,9 @@ def load_unit(record: Row, task: EmbedTask, one_by_one: OneByOne) -> Row:
         return _passed(encode(begun))
     views, vectors = np.zeros((0, 1, 1, 1), np.float32), np.zeros((0, task.dimension), np.float32)
     rejects: Mapping[int, Reject]
+    runtime = ""
     if begun.is_suspect:
-        vectors, rejects, _ = one_by_one(begun.objects, task)
+        vectors, rejects, _, runtime = one_by_one(begun.objects, task)
     else:
         try:
             with threaded(task) as loader:
@@ -59,6 +60,7 @@ def load_unit(record: Row, task: EmbedTask, one_by_one: OneByOne) -> Row:
         "vectors": vectors,
         "rejects": _rejects_to_bytes(rejects),
         "encode_s": 0.0,
+        "runtime": runtime,
     }
 
 
@@ -67,7 +69,7 @@ class EncodeUnit:
 
     def __init__(self, task: EmbedTask, threads: int) -> None:
         self._task = task
-        self._encoder = open_encoder(task, threads)
+        self._runtime, self._encode = open_encoder(task, threads)
         self._marker = ThreadPoolExecutor(1)
 
     def __call__(self, record: Row) -> Row:
@@ -83,8 +85,9 @@ class EncodeUnit:
             name = f"{json.loads(record['begun'])[0][0]}.encode"
             marked = self._marker.submit(begin, Store(self._task.output), self._task.embeddings_id, name)
             started = perf_counter()
-            record["vectors"] = pooled(self._encoder(views), self._task.views)
+            record["vectors"] = pooled(self._encode(views), self._task.views)
             record["encode_s"] = perf_counter() - started
+            record["runtime"] = self._runtime
             marked.result()
         return record
 
@@ -102,7 +105,7 @@ def write_unit(record: Row, task: EmbedTask) -> Row:
         placed = np.zeros((len(begun.objects), task.dimension), np.float32)
         placed[good] = vectors
         vectors = placed
-    found = Embedded(vectors, rejects | broken(vectors), record["encode_s"])
+    found = Embedded(vectors, rejects | broken(vectors), record["encode_s"], record["runtime"])
     return {"commit": encode(commit_unit(begun, found, task))}
 
 
@@ -116,6 +119,7 @@ def _passed(commit: bytes) -> Row:
         "vectors": nothing,
         "rejects": b"",
         "encode_s": 0.0,
+        "runtime": "",
     }
 
 

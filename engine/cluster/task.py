@@ -1,6 +1,7 @@
 """What every unit of an embedding run shares: where things are, and how pixels become vectors."""
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -9,8 +10,11 @@ from schemas import paths
 from schemas.config import CutoutConfig, Section
 from schemas.preset import Preset
 
-Encoder = Callable[[np.ndarray], np.ndarray]
-"""(n, bands, crop, crop) float32 views, any number of them, to (n, dimension) float32 vectors."""
+if TYPE_CHECKING:  # It brings torch, which workers that only load do without.
+    from engine.compute.encoder import Encoder
+
+Encode = Callable[[np.ndarray], np.ndarray]
+"""(n, bands, crop, crop) float32 views to (n, dimension) float32 vectors."""
 
 
 class EmbedTask(Section):
@@ -33,7 +37,7 @@ class EmbedTask(Section):
     device: str
 
 
-def open_encoder(task: EmbedTask, threads: int) -> Encoder:
+def open_encoder(task: EmbedTask, threads: int) -> "Encoder":
     """Load the run's encoder into this process."""
     from engine.compute.encoder import load_encoder
     from engine.storage.weights import read_tensors
@@ -49,7 +53,8 @@ def open_encoder(task: EmbedTask, threads: int) -> Encoder:
         task.precision,
         task.runtime,
         threads,
-    ).encode
+        task.batch_size,
+    )
 
 
 def is_draining(task: EmbedTask) -> bool:

@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from engine.cluster.loading import Loaded, Loader
 from engine.cluster.protocol import begin, commit, describe, find_commit
-from engine.cluster.task import EmbedTask, Encoder
+from engine.cluster.task import EmbedTask, Encode
 from engine.compute.rejects import Reject, rejects_table
 from engine.storage.parquet import as_vectors, read_row_group, write_table
 from engine.storage.store import Store
@@ -55,13 +55,17 @@ class Embedded(NamedTuple):
     """(n, dimension) float32; of rejected rows, anything."""
     rejects: Mapping[int, Reject]
     encode_s: float
+    runtime: str = ""
+    """That encoded them (`engine.compute.encoder.Encoder`)."""
 
 
 OneByOne = Callable[[pa.Table, EmbedTask], Embedded]
 """Embeds the objects of a unit that earlier attempts did not survive."""
 
 
-def embed_unit(unit: Unit, task: EmbedTask, encoder: Encoder, loader: Loader, one_by_one: OneByOne) -> Commit:
+def embed_unit(
+    unit: Unit, task: EmbedTask, encode: Encode, loader: Loader, one_by_one: OneByOne, runtime: str = ""
+) -> Commit:
     """Embed one unit and commit it; if another attempt was first, return that one's record.
 
     Parameters
@@ -70,10 +74,12 @@ def embed_unit(unit: Unit, task: EmbedTask, encoder: Encoder, loader: Loader, on
         One row group of the plan.
     task : EmbedTask
         Shared by all units of the run.
-    encoder : Encoder
+    encode : callable
     loader : Loader
         Of batches of the unit's objects, the next while the encoder works on this one.
     one_by_one : callable
+    runtime : str
+        That encodes: for the record.
 
     Raises
     ------
@@ -85,9 +91,10 @@ def embed_unit(unit: Unit, task: EmbedTask, encoder: Encoder, loader: Loader, on
     begun = begin_unit(unit, task)
     if isinstance(begun, Commit):
         return begun
-    suspect = begun.is_suspect
-    found = one_by_one(begun.objects, task) if suspect else embed_objects(begun.objects, task, encoder, loader)
-    return commit_unit(begun, found, task)
+    if begun.is_suspect:
+        return commit_unit(begun, one_by_one(begun.objects, task), task)
+    found = embed_objects(begun.objects, task, encode, loader)
+    return commit_unit(begun, found._replace(runtime=runtime), task)
 
 
 def begin_unit(unit: Unit, task: EmbedTask) -> Begun | Commit:
@@ -100,7 +107,7 @@ def begin_unit(unit: Unit, task: EmbedTask) -> Begun | Commit:
     return Begun(unit, number, read_row_group(store, plan_partition, unit.row_group), since)
 
 
-def embed_objects(objects: pa.Table, task: EmbedTask, encoder: Encoder, loader: Loader) -> Embedded:
+def embed_objects(objects: pa.Table, task: EmbedTask, encode: Encode, loader: Loader) -> Embedded:
     """Embed objects batch by batch; no bad cutout stops the others."""
     vectors = np.zeros((len(objects), task.dimension), np.float32)
     rejects: dict[int, Reject] = {}
@@ -111,7 +118,7 @@ def embed_objects(objects: pa.Table, task: EmbedTask, encoder: Encoder, loader: 
         if good:
             views = np.concatenate([result for result in loaded if not isinstance(result, Reject)])
             started = perf_counter()
-            vectors[good] = pooled(encoder(views), task.views)
+            vectors[good] = pooled(encode(views), task.views)
             encode_s += perf_counter() - started
     return Embedded(vectors, rejects | broken(vectors), encode_s)
 
@@ -136,7 +143,7 @@ def commit_unit(begun: Begun, found: Embedded, task: EmbedTask) -> Commit:
     if len(rejects):
         files.append(write_table(work, paths.part_rejects(begun.unit.name, attempt), rejects))
     durations_s = {"total": time() - begun.since, "encode": found.encode_s}
-    mine = describe(begun.unit.name, begun.number, rows[OBJECT_ID], rejects, files, durations_s)
+    mine = describe(begun.unit.name, begun.number, rows[OBJECT_ID], rejects, files, durations_s, found.runtime)
     counted = commit(store, task.embeddings_id, mine)
     if counted != mine:
         for file in files:
