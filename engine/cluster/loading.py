@@ -11,7 +11,7 @@ import pyarrow as pa
 from engine.cluster.task import EmbedTask
 from engine.compute.rejects import Reject
 from engine.compute.stretch import display_image
-from engine.compute.views import make_views
+from engine.compute.views import make_views, seen
 from engine.storage.cutouts import CutoutReader
 from engine.storage.images import CutoutError, decode_cutout
 from engine.storage.pins import pin_of
@@ -70,8 +70,11 @@ def load(
             pixels = decode_cutout(data, task.cutouts)
             if pixels.full_scale is None and not np.isfinite(pixels.values).all():
                 return Reject(RejectReason.NAN_PIXELS, "NaN or infinite pixels")
-            image = display_image(pixels.values, pixels.full_scale, task.preset.bands, task.cutouts.stretch)
-            return make_views(image, task.preset, task.views, objects[OBJECT_ID][row].as_py(), task.encoder_id)
+            height, width = pixels.values.shape[1:]
+            window = seen(height, width, task.preset, task.views)
+            image = display_image(*pixels, task.preset.bands, task.cutouts.stretch, *window)
+            object_id = objects[OBJECT_ID][row].as_py()
+            return make_views(image, task.preset, task.views, object_id, task.encoder_id, (height, width))
     except CutoutError as error:
         return Reject(error.reason, error.detail)
     except ValueError as error:

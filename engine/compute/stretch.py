@@ -57,11 +57,18 @@ def unit_range(values: np.ndarray, full_scale: float | None, stretch: StretchCon
     return np.asarray(curve(scaled), dtype=np.float32)
 
 
-def display_image(values: np.ndarray, full_scale: float | None, bands: str, stretch: StretchConfig) -> np.ndarray:
+def display_image(
+    values: np.ndarray,
+    full_scale: float | None,
+    bands: str,
+    stretch: StretchConfig,
+    rows: slice = slice(None),
+    columns: slice = slice(None),
+) -> np.ndarray:
     """Stretch an image and reduce it to the bands of a preset: `grey` is the mean over bands, `rgb` has three.
 
-    Arguments as in `unit_range`. Display-ready colours stay as they are; of fluxes, `rgb` takes the planes that
-    `rgb_bands` names. A single band is repeated.
+    Arguments as in `unit_range`; only `rows` and `columns` come out, stretched by all pixels. Display-ready colours
+    stay as they are; of fluxes, `rgb` takes the planes that `rgb_bands` names. A single band is repeated.
 
     Returns
     -------
@@ -72,6 +79,8 @@ def display_image(values: np.ndarray, full_scale: float | None, bands: str, stre
     ValueError
         `rgb` from planes that the image lacks.
     """
+    if full_scale is not None:  # Every pixel on its own.
+        values = values[:, rows, columns]
     if bands == "grey" and full_scale is not None and values.dtype == np.uint8 and len(values) <= 257:
         # Of bytes, whole numbers are summed first: six times as fast as the mean of floats, and equal to 1e-7.
         total = values[0].astype(np.uint16)
@@ -79,6 +88,8 @@ def display_image(values: np.ndarray, full_scale: float | None, bands: str, stre
             total = np.add(total, band, out=total)
         return (total * np.float32(1 / (len(values) * full_scale)))[np.newaxis]
     image = unit_range(values, full_scale, stretch)
+    if full_scale is None:
+        image = image[:, rows, columns]
     if bands == "grey":
         return image.mean(axis=0, keepdims=True, dtype=np.float32)
     if len(image) == 1:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from torchvision.transforms import v2
 
-from engine.compute.views import centre_view, make_views, random_view, view_generator
+from engine.compute.views import centre_view, make_views, random_view, seen, view_generator
 from schemas.preset import Preset, load_preset, preset_names
 
 PAPER = load_preset("walmsley2022")
@@ -139,3 +139,23 @@ def test_views_leave_the_image_as_it_was() -> None:
     make_views(image, SMALL, 4, 1, "e")
     centre_view(image, SMALL)
     np.testing.assert_array_equal(image, before)
+
+
+@given(
+    name=st.sampled_from(preset_names()), height=st.integers(8, 90), width=st.integers(8, 90), n_views=st.integers(1, 2)
+)
+@settings(max_examples=60, deadline=None)
+def test_what_views_look_at_gives_the_views_of_the_whole_image(
+    name: str, height: int, width: int, n_views: int
+) -> None:
+    preset = load_preset(name)
+    image = np.random.default_rng(height * width).random((preset.n_bands, height, width), np.float32)
+    rows, columns = seen(height, width, preset, n_views)
+    assert rows.stop - rows.start == columns.stop - columns.start <= min(height, width)
+    part = make_views(image[:, rows, columns], preset, n_views, 7, "c", (height, width))
+    np.testing.assert_array_equal(part, make_views(image, preset, n_views, 7, "c"))
+
+
+def test_a_centre_crop_does_not_look_at_the_edges() -> None:
+    rows, columns = seen(424, 424, load_preset("walmsley2022"), 1)
+    assert (rows, columns) == (slice(50, 374), slice(50, 374))
