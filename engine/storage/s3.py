@@ -46,7 +46,7 @@ def s3_filesystem(retries: bool) -> fs.S3FileSystem:
 def s3fs_client():  # type: ignore[no-untyped-def]
     """Return the client for what pyarrow cannot do: conditional writes, uploads that can be abandoned.
 
-    It tries once; `tried` is the loop around it. Those of s3fs and botocore multiply, and leave out 429.
+    Its `call_s3` is `tried`, as the loops of s3fs and botocore would multiply, and leave out 429.
     """
     import s3fs
 
@@ -59,6 +59,7 @@ def s3fs_client():  # type: ignore[no-untyped-def]
         },
     )
     client.retries = 1
+    client.call_s3 = lambda method, **arguments: tried(lambda: _once(method, arguments))
     return client
 
 
@@ -70,8 +71,7 @@ def call(method: str, full_path: str, **arguments: Any) -> dict[str, Any]:
 def call_once(method: str, full_path: str, **arguments: Any) -> dict[str, Any]:
     """Make a request about the object at "bucket/key" and leave it at that."""
     bucket, _, key = full_path.partition("/")
-    with _cut_short_or_garbled():
-        return s3fs_client().call_s3(method, Bucket=bucket, Key=key, **arguments)
+    return _once(method, {"Bucket": bucket, "Key": key} | arguments)
 
 
 def get(full_path: str) -> tuple[bytes, str]:
@@ -95,6 +95,12 @@ def put_if(full_path: str, data: bytes, **condition: str) -> bool:
             return False
         raise
     return True
+
+
+def _once(method: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    client = s3fs_client()
+    with _cut_short_or_garbled():
+        return fsspec.asyn.sync(client.loop, client._call_s3, method, **arguments)
 
 
 @contextmanager

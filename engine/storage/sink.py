@@ -74,10 +74,11 @@ class Upload:
 
     def put(self, data: memoryview) -> None:
         """Append."""
-        self._waiting += data
-        while len(self._waiting) >= PART_BYTES:
-            self._send(bytes(self._waiting[:PART_BYTES]))
-            del self._waiting[:PART_BYTES]
+        for start in range(0, len(data), PART_BYTES):  # Never a second copy of it all.
+            self._waiting += data[start : start + PART_BYTES]
+            if len(self._waiting) >= PART_BYTES:
+                self._send(bytes(self._waiting[:PART_BYTES]))
+                del self._waiting[:PART_BYTES]
 
     def finish(self) -> None:
         """Become the object, in place of an earlier one."""

@@ -21,6 +21,7 @@ from engine.storage.failures import FAILURES, tried
 from engine.storage.failures import explained as explained
 from engine.storage.s3 import get, put_if, s3_filesystem
 from engine.storage.s3 import s3fs_client as s3fs_client
+from engine.storage.s3_file import S3File
 from engine.storage.sink import LocalFile, Sink, Upload
 from schemas.errors import ConfigError, InputNotFoundError, IntegrityError, StoreError
 from schemas.manifest import FileRecord
@@ -100,6 +101,13 @@ class Store:
         """Open a file for random-access reading; errors as in `read`."""
         with explained(self.uri(path)), self.filesystem.open_input_file(self.full_path(path)) as file:
             yield file
+
+    def keep_open(self, path: str) -> pa.NativeFile | S3File:
+        """Open a file to read from it here and there, until nothing refers to it; errors as in `read`."""
+        if not self.is_local:
+            return S3File(self.full_path(path))
+        with explained(self.uri(path)):
+            return self.filesystem.open_input_file(self.full_path(path))
 
     def read_verified(self, record: FileRecord) -> bytes:
         """Read a whole file that a manifest names.

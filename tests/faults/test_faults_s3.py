@@ -1,20 +1,22 @@
 """A bad object store: bursts pass unnoticed, endless faults stop with a sentence, nothing is lost or done twice."""
 
-import os
-from collections.abc import Callable, Iterator
+import io
+from collections.abc import Callable
 from typing import NamedTuple
-from uuid import uuid4
 
+import h5py
+import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from engine.storage import failures, s3, sink
 from engine.storage.parquet import read_table, write_table
+from engine.storage.s3_file import S3File
 from engine.storage.store import Store, file_record
 from schemas.errors import IntegrityError, StoreError
+from tests.faults.conftest import ACCESS_KEY, OLD, PART_BYTES, SECRET_KEY, TRIES, Bad
 from tests.faults.fault_proxy import (
     Fault,
-    FaultProxy,
     drip,
     flipped,
     hang,
@@ -23,49 +25,6 @@ from tests.faults.fault_proxy import (
     status,
     truncated,
 )
-
-TRIES = 4
-PART_BYTES = 5 * 2**20
-ACCESS_KEY, SECRET_KEY = "AKIAEXAMPLE", "a-secret-that-nobody-prints"
-
-
-OLD = bytes(range(256)) * 40
-
-
-class Bad(NamedTuple):
-    """A store behind a proxy, with `old` in it."""
-
-    store: Store
-    proxy: FaultProxy
-
-
-@pytest.fixture(scope="module")
-def proxy(s3_server: str) -> Iterator[FaultProxy]:
-    """A proxy that every client of this process goes through; its bucket and its key are as good as any."""
-    with FaultProxy(os.environ["AWS_ENDPOINT_URL"]) as proxy, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(failures, "S3_TRIES", TRIES)
-        patch.setattr(failures, "FIRST_PAUSE_S", 0.005)
-        patch.setattr(s3, "S3_REQUEST_TIMEOUT_S", 1)
-        patch.setattr(sink, "PART_BYTES", PART_BYTES)
-        patch.setenv("AWS_ACCESS_KEY_ID", ACCESS_KEY)
-        patch.setenv("AWS_SECRET_ACCESS_KEY", SECRET_KEY)
-        patch.setenv("AWS_ENDPOINT_URL", proxy.url)
-        forget_clients()
-        yield proxy
-    forget_clients()
-
-
-def forget_clients() -> None:
-    s3.s3_filesystem.cache_clear()
-    s3.s3fs_client.cache_clear()
-
-
-@pytest.fixture
-def bad(s3_server: str, proxy: FaultProxy) -> Iterator[Bad]:
-    store = Store(f"{s3_server}/{uuid4().hex}")
-    store.write("old", OLD)
-    yield Bad(store, proxy)
-    proxy.heal()
 
 
 def opened(store: Store) -> bytes:
@@ -225,6 +184,46 @@ def test_reads_shorter_than_the_text_of_an_error_are_made_again(bad: Bad, fault:
     assert rule.fired == 2
 
 
+def as_parquet(file: S3File) -> object:
+    return pq.ParquetFile(file).read_row_group(0).to_pylist()
+
+
+def as_hdf5(file: S3File) -> object:
+    return h5py.File(file, "r")["images"][3].tolist()
+
+
+@pytest.mark.parametrize("read", [as_parquet, as_hdf5, lambda file: file.read_at(3, 100), io.RawIOBase.readall])
+def test_a_file_that_stays_open_reads_through_bursts_and_says_what_the_store_said(
+    bad: Bad, read: Callable[[S3File], object]
+) -> None:
+    content = io.BytesIO()
+    if read is as_hdf5:
+        with h5py.File(content, "w") as stack:
+            stack["images"] = np.arange(8 * 64 * 64, dtype=np.uint16).reshape(8, 64, 64)
+    else:
+        pq.write_table(pa.table({"image": [OLD, OLD]}), content)
+    bad.store.write("box", content.getvalue())
+
+    def opened() -> S3File:
+        file = bad.store.keep_open("box")
+        assert isinstance(file, S3File)
+        return file
+
+    expected = read(content) if read in (as_parquet, as_hdf5) else read(opened())
+    for fault in (status(503), status(429), reset, truncated(1)):
+        file = opened()
+        rule = bad.proxy.add(fault, "GET", "/box", times=2)
+        assert read(file) == expected
+        assert rule.fired == 2
+    for fault, said in ((status(503), f"unavailable after {TRIES} tries on"), (status(403), f"{ACCESS_KEY} at")):
+        file = opened()
+        rule = bad.proxy.add(fault, "GET", "/box", times=None)
+        with pytest.raises(StoreError, match=f"{said} {bad.store.uri('box')}"):
+            read(file)
+        assert rule.fired
+        bad.proxy.heal()
+
+
 def test_of_rivals_whose_answers_are_lost_one_wins(bad: Bad) -> None:
     def lost(write: Callable[[], bool]) -> bool:
         rule = bad.proxy.add(reset_after, "PUT", "/commit", times=3)
@@ -238,6 +237,20 @@ def test_of_rivals_whose_answers_are_lost_one_wins(bad: Bad) -> None:
     assert lost(lambda: bad.store.replace("commit", b"third", version))
     assert not lost(lambda: bad.store.replace("commit", b"fourth", version))
     assert bad.store.read("commit") == b"third"
+
+
+def test_an_upload_that_was_completed_unheard_counts_as_written(bad: Bad) -> None:
+    rules = [bad.proxy.add(fault, "POST", r"/new\?uploadId") for fault in (reset_after, status(404))]
+    assert streamed(bad.store) == b"xy"
+    assert [rule.fired for rule in rules] == [1, 1]
+
+
+def test_an_upload_that_the_store_forgot_is_not_written(bad: Bad) -> None:
+    rule = bad.proxy.add(status(404), "POST", r"/new\?uploadId")
+    with pytest.raises(StoreError, match=f"the store failed at {bad.store.uri('new')}"):
+        streamed(bad.store)
+    assert rule.fired == 1
+    assert bad.store.list() == ["old"]
 
 
 def test_retries_do_not_run_dry(bad: Bad) -> None:

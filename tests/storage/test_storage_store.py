@@ -218,6 +218,24 @@ def test_a_file_record_describes_bytes_and_buffers_alike(data: bytes) -> None:
     assert (record.size_bytes, record.sha256) == (len(data), hashlib.sha256(data).hexdigest())
 
 
+@pytest.mark.parametrize("size", [0, 1, 100, 5000, 20_000])
+def test_a_file_that_stays_open_is_read_here_and_there(store: Store, size: int) -> None:
+    data = os.urandom(size)
+    store.write("a", data)
+    file = store.keep_open("a")
+    assert file.size() == size
+    assert file.read() == data
+    assert file.read() == file.read(3) == b""
+    for start in {0, size // 2, max(0, size - 50), size}:
+        for n_bytes in (0, 1, 50, 4096, 30_000):
+            assert file.read_at(n_bytes, start) == data[start : start + n_bytes]
+            file.seek(start)
+            assert file.read(n_bytes) == data[start : start + n_bytes]
+            assert file.tell() == min(size, start + n_bytes)
+    with pytest.raises(InputNotFoundError, match=r"nothing at .*/nope"):
+        store.keep_open("nope")
+
+
 PART_BYTES = 5 * 2**20
 """The least that S3 takes for a part that is not the last."""
 
