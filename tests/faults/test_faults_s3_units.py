@@ -1,7 +1,10 @@
 """Units and cutouts over a bad object store: the same commit as ever, or none; a fault of the store rejects no row."""
 
+import io
+import tarfile
 from typing import Any
 
+import h5py
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -12,7 +15,9 @@ from engine.cluster.task import EmbedTask
 from engine.cluster.unit import Embedded, embed_objects, embed_unit
 from engine.storage.cutouts import CutoutReader
 from engine.storage.images import CutoutError
+from engine.storage.parquet import write_table
 from engine.storage.pins import pin_file, pin_files, resolve
+from engine.storage.references import cell_of
 from engine.storage.store import Store
 from schemas import paths
 from schemas.config import CutoutConfig
@@ -143,7 +148,7 @@ def refused(uri: str) -> RejectReason:
     return caught.value.reason
 
 
-@pytest.mark.parametrize("fault", [truncated(100), status(503), reset, hang, flipped(7)])
+@pytest.mark.parametrize("fault", [truncated(100), status(503), status(429), reset, hang, flipped(7)])
 def test_a_cutout_is_read_although_one_answer_was_bad(bad: Bad, fault: Fault) -> None:
     rule = bad.proxy.add(fault, "GET", "/old")
     assert read(bad.store.uri("old")) == OLD
@@ -179,3 +184,51 @@ def test_a_listing_for_pins_is_asked_for_again(bad: Bad) -> None:
     rule = bad.proxy.add(status(503), "GET", "list-type=2.*folder", times=2)
     assert pin_files(uris).keys() == set(uris)
     assert rule.fired == 2
+
+
+@pytest.fixture(params=["file", "tar", "parquet", "hdf5"])
+def cutout(request: pytest.FixtureRequest, bad: Bad) -> str:
+    """URI of a cutout, in a file called box."""
+    if request.param == "file":
+        bad.store.write("box", OLD)
+        return bad.store.uri("box")
+    if request.param == "tar":
+        sink = io.BytesIO()
+        with tarfile.open(fileobj=sink, mode="w") as tar:
+            member = tarfile.TarInfo("a.jpg")
+            member.size = len(OLD)
+            tar.addfile(member, io.BytesIO(OLD))
+        bad.store.write("box.tar", sink.getvalue())
+        return bad.store.uri("box.tar/a.jpg")
+    if request.param == "parquet":
+        write_table(bad.store, "box.parquet", pa.table({"image": [OLD]}))
+        return cell_of(bad.store.uri("box.parquet"), "image", 0)
+    sink = io.BytesIO()
+    with h5py.File(sink, "w") as stack:
+        stack["images"] = np.arange(8 * 64 * 64, dtype=np.uint8).reshape(8, 64, 64)
+    bad.store.write("box.h5", sink.getvalue())
+    return bad.store.uri("box.h5/3")
+
+
+@pytest.mark.parametrize("fault", [status(503), reset, truncated(10)], ids=["503", "reset", "cut short"])
+def test_a_store_that_fails_for_good_while_a_cutout_is_read_rejects_nothing(
+    bad: Bad, cutout: str, fault: Fault
+) -> None:
+    reference = resolve([cutout])[0]
+    assert reference
+    pin = pin_file(reference.partition("#")[0])
+    rule = bad.proxy.add(fault, "GET", "/box", times=None)
+    with pytest.raises(StoreError):
+        CutoutReader(CutoutConfig()).read(reference, pin)
+    assert rule.fired >= TRIES
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_a_store_that_refuses_while_a_cutout_is_read_rejects_nothing(bad: Bad, cutout: str, method: str) -> None:
+    reference = resolve([cutout])[0]
+    assert reference
+    pin = pin_file(reference.partition("#")[0])
+    rule = bad.proxy.add(status(403), method, "/box", times=None)
+    with pytest.raises(StoreError, match=f"access denied to access key {ACCESS_KEY} at {bad.store.uri()}/box"):
+        CutoutReader(CutoutConfig()).read(reference, pin)
+    assert rule.fired == 1
