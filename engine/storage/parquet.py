@@ -65,8 +65,7 @@ def as_vectors(matrix: np.ndarray) -> pa.FixedSizeListArray:
 
 
 def _read(store: Store, path: str, read: Callable[[pq.ParquetFile], pa.Table]) -> pa.Table:
-    with store.open(path) as file:
-        return _parsed(file, store.uri(path), read)
+    return store.reading(path, lambda file: _parsed(file, store.uri(path), read))
 
 
 def _parsed(source: pa.NativeFile, where: str, read: Callable[[pq.ParquetFile], pa.Table]) -> pa.Table:

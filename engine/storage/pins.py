@@ -52,7 +52,7 @@ def open_pinned(uri: str) -> Opened:
     store, path = _leading_somewhere(uri)
     with explained(store.uri()):
         modified = os.stat(path).st_mtime_ns if store.is_local else 0
-        file = store.filesystem.open_input_file(path)
+        file = store.keep_open("")
         version = str(modified) if store.is_local else _etag(file.metadata()["ETag"].decode())
         return Opened(file, Pin(file.size(), version))
 

@@ -12,11 +12,13 @@ from typing import Any
 
 import pyarrow as pa
 
-from engine.storage.s3 import call, explained
+from engine.storage.failures import explained
+from engine.storage.s3 import call, call_once
+from schemas.errors import StoreError
 from schemas.manifest import FileRecord
 
-PART_BYTES = 16 * 2**20
-"""Of an upload; S3 takes 10,000 parts, so a file may have 160 GB."""
+PART_BYTES = 8 * 2**20
+"""Of an upload; S3 takes 10,000 parts, so a file may have 80 GB."""
 
 
 class LocalFile:
@@ -72,10 +74,11 @@ class Upload:
 
     def put(self, data: memoryview) -> None:
         """Append."""
-        self._waiting += data
-        while len(self._waiting) >= PART_BYTES:
-            self._send(bytes(self._waiting[:PART_BYTES]))
-            del self._waiting[:PART_BYTES]
+        for start in range(0, len(data), PART_BYTES):  # Never a second copy of it all.
+            self._waiting += data[start : start + PART_BYTES]
+            if len(self._waiting) >= PART_BYTES:
+                self._send(bytes(self._waiting[:PART_BYTES]))
+                del self._waiting[:PART_BYTES]
 
     def finish(self) -> None:
         """Become the object, in place of an earlier one."""
@@ -88,9 +91,9 @@ class Upload:
         self._id = None
 
     def abandon(self) -> None:
-        """Drop the parts that were sent."""
+        """Drop the parts that were sent; if that fails, the bucket's lifecycle rules are left to do it."""
         if self._id:
-            call("abort_multipart_upload", self._full, UploadId=self._id)
+            call_once("abort_multipart_upload", self._full, UploadId=self._id)
 
     def _send(self, part: bytes) -> None:
         if not self._id:
@@ -107,6 +110,7 @@ class Sink:
         self.closed = False
         self._path, self._uri, self._target = path, uri, target
         self._size_bytes, self._sha256 = 0, hashlib.sha256()
+        self._failure: StoreError | None = None
 
     @property
     def record(self) -> FileRecord:
@@ -121,10 +125,16 @@ class Sink:
         StoreError
             The store failed or refused.
         """
+        if self._failure:  # Writers that close after a failure write once more; the store need not be asked again.
+            raise self._failure
         view = memoryview(data).cast("B")
+        try:
+            with explained(self._uri, writing=True, size_bytes=self._size_bytes + len(view)):
+                self._target.put(view)
+        except StoreError as error:
+            self._failure = error
+            raise
         self._size_bytes += len(view)
-        with explained(self._uri, writing=True):
-            self._target.put(view)
         self._sha256.update(view)
         return len(view)
 

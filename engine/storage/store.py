@@ -7,24 +7,28 @@ pyarrow has no conditional PUT and no upload that can be abandoned.
 import fcntl
 import hashlib
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
-import fsspec.asyn
 import pyarrow as pa
-from botocore.exceptions import BotoCoreError
 from pyarrow import fs
 
-from engine.storage.s3 import call, put_if, s3_filesystem
-from engine.storage.s3 import explained as explained
+from engine.storage.failures import FAILURES, tried
+from engine.storage.failures import explained as explained
+from engine.storage.s3 import get, put_if, s3_filesystem
 from engine.storage.s3 import s3fs_client as s3fs_client
+from engine.storage.s3_file import S3File
 from engine.storage.sink import LocalFile, Sink, Upload
 from schemas.errors import ConfigError, InputNotFoundError, IntegrityError, StoreError
 from schemas.manifest import FileRecord
+
+_BLOCK_BYTES = 1 << 22
+
+Answer = TypeVar("Answer")
 
 
 class Entry(NamedTuple):
@@ -54,8 +58,8 @@ class Store:
 
     @property
     def filesystem(self) -> fs.FileSystem:
-        """The pyarrow filesystem of this store."""
-        return fs.LocalFileSystem() if self.is_local else s3_filesystem()
+        """The pyarrow filesystem of this store, to hand to another library."""
+        return fs.LocalFileSystem() if self.is_local else s3_filesystem(retries=True)
 
     def full_path(self, path: str = "") -> str:
         """Return the path that `filesystem` understands."""
@@ -75,14 +79,35 @@ class Store:
         StoreError
             The store failed or refused.
         """
-        with self.open(path) as file:
-            return file.read()
+        if not self.is_local:
+            return self.read_versioned(path)[0]
+        return self.reading(path, lambda file: file.read())
+
+    def reading(self, path: str, read: Callable[[pa.NativeFile], Answer]) -> Answer:
+        """Open a file, return what `read` makes of it, and begin again where the store fails in passing.
+
+        Raises as `read`.
+        """
+
+        def request(filesystem: fs.FileSystem) -> Answer:
+            with filesystem.open_input_file(self.full_path(path)) as file:
+                return read(file)
+
+        with explained(self.uri(path)):
+            return self._ask(request)
 
     @contextmanager
     def open(self, path: str) -> Iterator[pa.NativeFile]:
         """Open a file for random-access reading; errors as in `read`."""
         with explained(self.uri(path)), self.filesystem.open_input_file(self.full_path(path)) as file:
             yield file
+
+    def keep_open(self, path: str) -> pa.NativeFile | S3File:
+        """Open a file to read from it here and there, until nothing refers to it; errors as in `read`."""
+        if not self.is_local:
+            return S3File(self.full_path(path))
+        with explained(self.uri(path)):
+            return self.filesystem.open_input_file(self.full_path(path))
 
     def read_verified(self, record: FileRecord) -> bytes:
         """Read a whole file that a manifest names.
@@ -136,31 +161,30 @@ class Store:
         sink = Sink(path, uri, target)
         try:
             yield sink
-            with explained(uri, writing=True):
-                target.finish()
+            with explained(uri, writing=True, size_bytes=sink.tell()):
+                try:
+                    target.finish()
+                except FileNotFoundError:  # The answer to a first try was lost, and there is no upload any more.
+                    if not self._holds(sink.record):
+                        raise
         finally:
-            with suppress(OSError, BotoCoreError):
+            with suppress(*FAILURES):
                 target.abandon()
 
     def create(self, path: str, data: bytes) -> bool:
-        """Write a whole file unless one is there already; of several writers exactly one gets True.
+        """Write a whole file unless one is there already; of several writers with different data one gets True.
+
+        True also where exactly these bytes are there: the answer to a write may be lost, and its repetition is refused.
+        Empty files tell nothing, so they do not count as the same.
 
         Raises
         ------
         StoreError
             The store failed or refused.
         """
-        full = self.full_path(path)
-        with explained(self.uri(path), writing=True):
-            if not self.is_local:
-                return put_if(full, data, IfNoneMatch="*")
-            target = LocalFile(Path(full))
-            try:
-                target.put(memoryview(data))
-                return target.link()
-            finally:
-                with suppress(OSError):
-                    target.abandon()
+        with explained(self.uri(path), writing=True, size_bytes=len(data)):
+            created = self._create(self.full_path(path), data)
+        return created or self._has(path, data)
 
     def read_versioned(self, path: str) -> tuple[bytes, str]:
         """Read a whole file and the version that `replace` expects; errors as in `read`."""
@@ -168,29 +192,21 @@ class Store:
             data = self.read(path)
             return data, hashlib.sha256(data).hexdigest()
         with explained(self.uri(path)):
-            answer = call("get_object", self.full_path(path))
-            return fsspec.asyn.sync(s3fs_client().loop, answer["Body"].read), str(answer["ETag"])
+            return get(self.full_path(path))
 
     def replace(self, path: str, data: bytes, version: str) -> bool:
         """Overwrite a file if it still has the version that was read (compare and set); return whether it had.
+
+        True also where exactly these bytes are there, as in `create`.
 
         Raises
         ------
         StoreError
             The store failed or refused.
         """
-        full = self.full_path(path)
-        if not self.is_local:
-            with explained(self.uri(path), writing=True):
-                return put_if(full, data, IfMatch=version)
-        with explained(self.uri(path), writing=True), _locked(Path(full)):
-            try:
-                unchanged = hashlib.sha256(Path(full).read_bytes()).hexdigest() == version
-            except FileNotFoundError:
-                return False
-            if unchanged:
-                self.write(path, data)
-            return unchanged
+        with explained(self.uri(path), writing=True, size_bytes=len(data)):
+            replaced = self._replace(path, data, version)
+        return replaced or self._has(path, data)
 
     def entry(self, path: str) -> Entry:
         """Describe one file.
@@ -203,7 +219,7 @@ class Store:
             The store failed or refused.
         """
         with explained(self.uri(path)):
-            info = self.filesystem.get_file_info(self.full_path(path))
+            info = self._ask(lambda filesystem: filesystem.get_file_info(self.full_path(path)))
         if info.type != fs.FileType.File:
             raise InputNotFoundError(f"expected a file, found nothing at {self.uri(path)}")
         return Entry(path, info.size, info.mtime_ns / 1e9)
@@ -241,13 +257,11 @@ class Store:
 
     def exists(self, path: str) -> bool:
         """Whether a file or a folder is at `path`."""
-        with explained(self.uri(path)):
-            return bool(self.filesystem.get_file_info(self.full_path(path)).type != fs.FileType.NotFound)
+        return self._type(path) != fs.FileType.NotFound
 
     def is_file(self, path: str = "") -> bool:
         """Whether a file, and no folder, is at `path`."""
-        with explained(self.uri(path)):
-            return bool(self.filesystem.get_file_info(self.full_path(path)).type == fs.FileType.File)
+        return self._type(path) == fs.FileType.File
 
     def list(self, path: str = "") -> list[str]:
         """List all files below a folder, sorted, relative to this store; empty where there is no such folder."""
@@ -257,7 +271,7 @@ class Store:
         """Describe all files below a folder, sorted by path; empty where there is no such folder."""
         selector = fs.FileSelector(self.full_path(path), allow_not_found=True, recursive=True)
         with explained(self.uri(path)):
-            infos = self.filesystem.get_file_info(selector)
+            infos = self._ask(lambda filesystem: filesystem.get_file_info(selector))
         start = len(self._base) + 1
         files = (info for info in infos if info.type == fs.FileType.File)
         return sorted(Entry(info.path[start:], info.size, info.mtime_ns / 1e9) for info in files)
@@ -265,17 +279,67 @@ class Store:
     def delete(self, path: str) -> None:
         """Delete a file, if it is there."""
         with explained(self.uri(path)), suppress(FileNotFoundError):
-            self.filesystem.delete_file(self.full_path(path))
+            self._ask(lambda filesystem: filesystem.delete_file(self.full_path(path)))
 
     def delete_folder(self, path: str) -> None:
         """Delete a folder and everything in it, if it is there."""
         with explained(self.uri(path)):
             if self.exists(path):
-                self.filesystem.delete_dir(self.full_path(path))
+                self._ask(lambda filesystem: filesystem.delete_dir(self.full_path(path)))
 
     def below(self, path: str) -> "Store":
         """Return the store of a folder of this one."""
         return Store(self.uri(path))
+
+    def _ask(self, request: Callable[[fs.FileSystem], Answer]) -> Answer:
+        """Do something that may be done twice, as often as it takes."""
+        return request(self.filesystem) if self.is_local else tried(lambda: request(s3_filesystem(retries=False)))
+
+    def _type(self, path: str) -> fs.FileType:
+        with explained(self.uri(path)):
+            return self._ask(lambda filesystem: filesystem.get_file_info(self.full_path(path))).type
+
+    def _create(self, full: str, data: bytes) -> bool:
+        if not self.is_local:
+            return put_if(full, data, IfNoneMatch="*")
+        target = LocalFile(Path(full))
+        try:
+            target.put(memoryview(data))
+            return target.link()
+        finally:
+            with suppress(OSError):
+                target.abandon()
+
+    def _replace(self, path: str, data: bytes, version: str) -> bool:
+        full = self.full_path(path)
+        if not self.is_local:
+            return put_if(full, data, IfMatch=version)
+        with _locked(Path(full)):
+            try:
+                unchanged = hashlib.sha256(Path(full).read_bytes()).hexdigest() == version
+            except FileNotFoundError:
+                return False
+            if unchanged:
+                self.write(path, data)
+            return unchanged
+
+    def _has(self, path: str, data: bytes) -> bool:
+        """Whether a write that was refused had happened before, its answer lost on the way."""
+        return bool(data) and self._holds(file_record(path, data))
+
+    def _holds(self, record: FileRecord) -> bool:
+        """Whether exactly what a record describes is stored."""
+
+        def sha256(file: pa.NativeFile) -> str:
+            found = hashlib.sha256()
+            while file.size() == record.size_bytes and (block := file.read(_BLOCK_BYTES)):
+                found.update(block)
+            return found.hexdigest()
+
+        try:
+            return self.reading(record.path, sha256) == record.sha256
+        except InputNotFoundError:
+            return False
 
 
 def file_record(path: str, data: bytes | pa.Buffer) -> FileRecord:

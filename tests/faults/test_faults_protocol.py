@@ -85,6 +85,25 @@ def write_plan(store: Store) -> Manifest:
     )
 
 
+def make_task(output: str) -> EmbedTask:
+    return EmbedTask(
+        output=output,
+        plan_id="p",
+        encoder_id="c",
+        embeddings_id="e",
+        holder="h",
+        architecture="none",
+        dimension=2,
+        preset=PRESET,
+        views=1,
+        batch_size=2,
+        precision="float32",
+        runtime="torch",
+        cutouts=CutoutConfig(),
+        device="cpu",
+    )
+
+
 @contextmanager
 def crashing(at: int | None, after: bool) -> Iterator[None]:
     """End the block with `Crash` at its write number `at`, before or after that took effect."""
@@ -118,22 +137,7 @@ class Protocol(RuleBasedStateMachine):
         self.store = Store(self.folder)
         self.manifest = write_plan(self.store)
         self.first_commits: dict[str, bytes] = {}
-        self.task = EmbedTask(
-            output=self.folder,
-            plan_id="p",
-            encoder_id="c",
-            embeddings_id="e",
-            holder="h",
-            architecture="none",
-            dimension=2,
-            preset=PRESET,
-            views=1,
-            batch_size=2,
-            precision="float32",
-            runtime="torch",
-            cutouts=CutoutConfig(),
-            device="cpu",
-        )
+        self.task = make_task(self.folder)
 
     def attempt(self, unit: Unit, during: Callable[[], None] = lambda: None) -> None:
         def encode(views: np.ndarray) -> np.ndarray:

@@ -218,6 +218,24 @@ def test_a_file_record_describes_bytes_and_buffers_alike(data: bytes) -> None:
     assert (record.size_bytes, record.sha256) == (len(data), hashlib.sha256(data).hexdigest())
 
 
+@pytest.mark.parametrize("size", [0, 1, 100, 5000, 20_000])
+def test_a_file_that_stays_open_is_read_here_and_there(store: Store, size: int) -> None:
+    data = os.urandom(size)
+    store.write("a", data)
+    file = store.keep_open("a")
+    assert file.size() == size
+    assert file.read() == data
+    assert file.read() == file.read(3) == b""
+    for start in {0, size // 2, max(0, size - 50), size}:
+        for n_bytes in (0, 1, 50, 4096, 30_000):
+            assert file.read_at(n_bytes, start) == data[start : start + n_bytes]
+            file.seek(start)
+            assert file.read(n_bytes) == data[start : start + n_bytes]
+            assert file.tell() == min(size, start + n_bytes)
+    with pytest.raises(InputNotFoundError, match=r"nothing at .*/nope"):
+        store.keep_open("nope")
+
+
 PART_BYTES = 5 * 2**20
 """The least that S3 takes for a part that is not the last."""
 
@@ -274,13 +292,57 @@ def test_an_abandoned_upload_leaves_no_parts_to_pay_for(s3_store: Store) -> None
     bucket, _, key = s3_store.full_path("abandoned").partition("/")
 
     def uploads() -> list[str]:
-        return [
-            upload["Key"]
-            for upload in s3fs_client().call_s3("list_multipart_uploads", Bucket=bucket).get("Uploads", [])
-        ]
+        begun = s3fs_client().call_s3("list_multipart_uploads", Bucket=bucket).get("Uploads", [])
+        return [upload["Key"] for upload in begun if upload["Key"] == key]
 
     begun: list[str] = []
     with pytest.raises(KeyboardInterrupt):
         write_half(s3_store, "abandoned", bytes(PART_BYTES), lambda: begun.extend(uploads()))
     assert begun == [key]
     assert uploads() == []
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Store]:
+    """A disk of 2 MiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", folder], capture_output=True, text=True)
+    if mounted.returncode:
+        pytest.skip(f"mounting a small disk was refused: {mounted.stderr.strip()}")
+    yield Store(str(folder))
+    subprocess.run(["umount", folder], check=True)
+
+
+def write_stream(store: Store, path: str, data: bytes) -> None:
+    with store.writing(path) as sink:
+        for start in range(0, len(data), 1 << 18):
+            sink.write(data[start : start + (1 << 18)])
+
+
+@pytest.mark.parametrize("write", [Store.write, Store.create, write_stream])
+def test_a_full_disk_is_named_and_gets_nothing(small_disk: Store, write: Callable[[Store, str, bytes], object]) -> None:
+    small_disk.write("out/old", b"old")
+    needed = r"needs about (2,\d\d\d,\d\d\d|4,194,304) bytes, found [\d,]+ free"
+    for path in ("out/old", "out/new"):
+        with pytest.raises(StoreError, match=f"no space left on {small_disk.uri(path)}, {needed}"):
+            write(small_disk, path, bytes(4 << 20))
+    assert small_disk.list() == ["out/old"]
+    assert small_disk.read("out/old") == b"old"
+    small_disk.write("out/new", bytes(1 << 20))  # What had been written is freed.
+
+
+def test_a_full_disk_is_named_when_a_value_is_replaced(small_disk: Store) -> None:
+    small_disk.write("old", b"old")
+    with pytest.raises(StoreError, match=f"no space left on {small_disk.uri('old')}, needs about 4,194,304 bytes"):
+        small_disk.replace("old", bytes(4 << 20), small_disk.read_versioned("old")[1])
+    assert small_disk.read("old") == b"old"
+
+
+def test_the_same_bytes_created_again_count_as_created_and_empty_ones_do_not(store: Store) -> None:
+    # The repetition of a write whose answer was lost looks like this.
+    assert store.create("claim", b"mine")
+    assert store.create("claim", b"mine")
+    assert not store.create("claim", b"mime")
+    assert store.create("mark", b"")
+    assert not store.create("mark", b"")
