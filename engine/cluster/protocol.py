@@ -9,6 +9,7 @@ units and knows nothing of this.
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from uuid import uuid4
 
 import pyarrow as pa
 
@@ -33,8 +34,9 @@ def begin(store: Store, run_id: str, unit: str) -> int:
     WorkersLostError
         There were `MOST_ATTEMPTS` already: Ray itself would try without end.
     """
+    name = uuid4().hex.encode()  # Tells a mark of ours whose answer was lost from one of another attempt.
     for number in range(1, MOST_ATTEMPTS + 1):
-        if store.create(paths.attempt(run_id, unit, number), b""):
+        if store.create(paths.attempt(run_id, unit, number), name):
             return number
     raise WorkersLostError(
         f"{MOST_ATTEMPTS} workers were lost at unit {unit}, and no deadly cutout is the cause; is there "

@@ -143,7 +143,9 @@ def test_a_unit_is_the_row_group_that_parquet_writes() -> None:
     assert len(found) == written.num_row_groups
 
 
-@pytest.mark.parametrize(("n", "expected"), [(0, 32), (1, 32), (2048, 32), (4096, 64), (4097, 65), (32768, 512), (10**9, 512)])
+@pytest.mark.parametrize(
+    ("n", "expected"), [(0, 32), (1, 32), (2048, 32), (4096, 64), (4097, 65), (32768, 512), (10**9, 512)]
+)
 def test_the_default_unit_is_a_64th_within_bounds(n: int, expected: int) -> None:
     assert default_rows_per_unit(n) == expected
 

@@ -142,3 +142,12 @@ def test_planes_that_are_not_there_are_an_error_with_both_numbers(
     image, config = np.zeros((n_bands, 8, 8), np.float32), StretchConfig(kind=kind, rgb_bands=wanted)
     with pytest.raises(ValueError, match=rf"the image has {n_bands} bands, .* need planes"):
         display_image(image, None, "rgb", config)
+
+
+@pytest.mark.parametrize("bands", ["grey", "rgb"])
+@pytest.mark.parametrize("kind", [*KINDS, "ready"])
+def test_a_part_of_an_image_is_stretched_as_in_the_whole(kind: str, bands: str) -> None:
+    values, full_scale = (galaxy().astype(np.uint8), 255.0) if kind == "ready" else (galaxy(), None)
+    stretch = StretchConfig() if kind == "ready" else StretchConfig(kind=kind)
+    part = display_image(values, full_scale, bands, stretch, slice(5, 19), slice(2, 16))
+    np.testing.assert_array_equal(part, display_image(values, full_scale, bands, stretch)[:, 5:19, 2:16])
