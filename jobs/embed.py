@@ -79,6 +79,7 @@ def run(
     """
     preset = load_preset(config.preset)
     identity = {
+        "engine": library_versions()["voorwerp"],
         "plan": plan.id,
         "encoder": network.id,
         "architecture": network.identity["architecture"],

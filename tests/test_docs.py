@@ -45,7 +45,7 @@ def test_the_cluster_job_in_deploy_is_a_valid_job() -> None:
 
 
 @pytest.mark.cluster
-def test_the_first_real_run_of_the_readme_and_the_snippets_of_the_guide(
+def test_the_first_real_run_of_the_readme_and_the_commands_and_snippets_of_the_guide(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ray_session: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from jobs import demo
@@ -55,11 +55,11 @@ def test_the_first_real_run_of_the_readme_and_the_snippets_of_the_guide(
     demo.run(Path("voorwerp-demo"), n_queries=2)
     (job,) = blocks(ROOT / "README.md", "yaml")
     Path("job.yaml").write_text(job)
-    (commands,) = blocks(ROOT / "README.md", "bash")
-    for command in commands.splitlines():
-        program, *arguments = shlex.split(command)
-        assert program == "voorwerp"
-        app(arguments, standalone_mode=False)
+    for page in (ROOT / "README.md", ROOT / "docs" / "using.md"):
+        for command in "".join(blocks(page, "bash")).splitlines():
+            program, *arguments = shlex.split(command)
+            assert program == "voorwerp"
+            app(arguments, standalone_mode=False)
     assert Path("neighbours.vot").stat().st_size > 1000
     assert "nearest to hdf-0007" in capsys.readouterr().out
     for snippet in blocks(ROOT / "docs" / "using.md", "python"):
