@@ -22,6 +22,7 @@ from engine.storage.hats_catalogue import read_columns
 from engine.storage.parquet import as_matrix
 from engine.storage.store import Store
 from engine.storage.weights import read_weights
+from jobs import embed as embed_job
 from jobs import neighbours, release, verify
 from schemas import paths
 from schemas.config import NeighboursJob
@@ -212,6 +213,22 @@ def test_broken_cutouts_become_rejects_with_their_reasons(tiny_weights: Path, tm
     counts = current_release(Store(str(tmp_path / "out"))).counts
     assert (counts["planned"], counts["embedded"], counts["rejected"]) == (24, 17, 7)
     assert verify.run(str(tmp_path / "out"))
+
+
+def test_a_run_that_goes_wrong_stops_and_goes_on_when_more_rejects_are_allowed(
+    tiny_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    catalogue = write_survey(tmp_path / "survey", 40)
+    for number in range(15):
+        (catalogue.parent / "cutouts" / f"{number}.jpg").write_bytes(b"broken")
+    monkeypatch.setattr(embed_job, "JUDGED_FROM", 40)
+    with pytest.raises(DataError, match=r"15 of the first 40 cutouts were rejected \(15 decode_error\).*0.25"):
+        release.run(make_job(catalogue, tmp_path / "out", tiny_weights))
+    assert not Store(str(tmp_path / "out")).exists(paths.LEASE)
+    release.run(make_job(catalogue, tmp_path / "out", tiny_weights, embed={"max_reject_fraction": 0.5}))
+    assert "units already done" in capsys.readouterr().err
+    counts = current_release(Store(str(tmp_path / "out"))).counts
+    assert (counts["planned"], counts["embedded"], counts["rejected"]) == (40, 25, 15)
 
 
 def test_when_every_cutout_is_broken_the_accounting_stands_and_nothing_is_published(
