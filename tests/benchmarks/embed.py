@@ -123,7 +123,7 @@ def _install_zoobot() -> None:
     names = ("torch==", "torchvision==", "timm==", "numpy==")
     pinned = (ROOT / "constraints.txt").read_text().splitlines()
     pins.write_text("\n".join(line for line in pinned if line.startswith(names)))
-    packages = [f"zoobot=={ZOOBOT_VERSION}", "torch", "torchvision", "timm"]
+    packages = [f"zoobot=={ZOOBOT_VERSION}", "lightning", "torch", "torchvision", "timm"]
     run([ZOOBOT / "bin" / "pip", "install", "-q", "-c", pins, *packages])
     (ZOOBOT / ".installed").touch()
 

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pytorch_lightning  # noqa: F401
 import timm
 import torch
 from lightning import LightningModule
