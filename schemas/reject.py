@@ -20,7 +20,7 @@ class RejectReason(StrEnum):
     DUPLICATE_ID = "duplicate_id", "an earlier row of the catalogue has the same id (with `on_duplicate: first`)"
     NOT_FOUND = "not_found", "the cutout's URI is null, or nothing is stored there, or its container lacks it"
     CHANGED = "changed", "the cutout's file, or the container that holds it, was replaced after it was planned"
-    INTEGRITY = "integrity", "the bytes read, twice, were fewer than the file has or not those of its MD5"
+    INTEGRITY = "integrity", "the bytes read, twice, were fewer than there should be, or not those of their checksum"
     DECODE_ERROR = (
         "decode_error",
         "the bytes are not a readable JPEG, PNG or FITS image, or not in a readable container",

@@ -7,6 +7,7 @@ import difflib
 import gzip
 import io
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import PurePosixPath
 
 import numpy as np
@@ -15,8 +16,10 @@ import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 import pyarrow.dataset as pads
 from hats.catalog.dataset.collection_properties import CollectionProperties
+from pyarrow import fs
 from upath import UPath
 
+from engine.storage.containers import is_image_type
 from engine.storage.references import cells_of
 from engine.storage.store import Store, resolve
 from schemas import paths
@@ -34,6 +37,9 @@ _SUFFIXES = {
     ".xml": "votable",
     ".votable": "votable",
 }
+_PARQUET = tuple(suffix for suffix, kind in _SUFFIXES.items() if kind == "parquet")
+_FILES_AT_ONCE = 16
+"""Reading the few columns beside the images is waiting for the store."""
 _HIVE_COLUMNS = ("Norder", "Dir", "Npix")
 _GZIP_MAGIC = b"\x1f\x8b"
 _HATS_COLLECTION = "collection.properties"
@@ -110,7 +116,7 @@ def _detect(store: Store) -> str:
     suffix = name.with_suffix("").suffix if name.suffix == ".gz" else name.suffix
     if suffix in _SUFFIXES:
         return _SUFFIXES[suffix]
-    if not store.is_file() and any(path.endswith((".parquet", ".parq")) for path in store.list()):
+    if _parquet_files(store):
         return "parquet"
     raise DataError(
         f"{store.uri()}: cannot tell the format from the name; "
@@ -119,24 +125,36 @@ def _detect(store: Store) -> str:
 
 
 def _read_parquet(store: Store, config: CatalogueConfig) -> tuple[pa.Table, dict[str, str]]:
-    dataset = pads.dataset(store.full_path(), filesystem=store.filesystem, format="parquet")
+    files = _parquet_files(store) or store.full_path()
+    dataset = pads.dataset(files, filesystem=store.filesystem, format="parquet")
     if not _holds_images(dataset.schema, config.cutout_column):
         return dataset.to_table(), {}
+    if "#" in config.cutout_column:
+        raise DataError(
+            f"{store.uri()}: column {config.cutout_column!r}: a column of images cannot have a # in its name"
+        )
     others = [name for name in dataset.schema.names if name != config.cutout_column]
-    pieces = [
-        _with_references(fragment.to_table(columns=others, schema=dataset.schema), store, fragment.path, config)
-        for fragment in dataset.get_fragments()
+
+    def read(file: pads.ParquetFileFragment) -> pa.Table:
+        return _with_references(file.to_table(columns=others, schema=dataset.schema), store, file.path, config)
+
+    with ThreadPoolExecutor(_FILES_AT_ONCE) as threads:
+        return pa.concat_tables(threads.map(read, dataset.get_fragments())), {}
+
+
+def _parquet_files(store: Store) -> list[fs.FileInfo]:
+    """Find the Parquet files of a folder by their names: a download brings others with it."""
+    if store.is_file():
+        return []
+    return [
+        fs.FileInfo(store.full_path(file.path), fs.FileType.File, size=file.size_bytes)
+        for file in store.entries()
+        if file.path.endswith(_PARQUET) and not any(part.startswith((".", "_")) for part in file.path.split("/"))
     ]
-    return pa.concat_tables(pieces), {}
 
 
 def _holds_images(schema: pa.Schema, column: str) -> bool:
-    if schema.get_all_field_indices(column) != [schema.get_field_index(column)]:
-        return False
-    kind = schema.field(column).type
-    if pa.types.is_struct(kind) and (place := kind.get_field_index("bytes")) >= 0:
-        kind = kind.field(place).type
-    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+    return len(schema.get_all_field_indices(column)) == 1 and is_image_type(schema.field(column).type)
 
 
 def _with_references(rows: pa.Table, store: Store, path: str, config: CatalogueConfig) -> pa.Table:

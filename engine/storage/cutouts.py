@@ -3,13 +3,14 @@
 import hashlib
 import re
 import threading
-from collections import OrderedDict
-from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
+import pyarrow as pa
 
 from engine.storage.containers import ImageColumn, ImageStack
 from engine.storage.images import CutoutError
+from engine.storage.kept import Kept
 from engine.storage.pins import Opened, Pin, open_pinned
 from engine.storage.references import Bytes, Cell, is_stack, parse
 from engine.storage.store import explained
@@ -19,19 +20,13 @@ from schemas.reject import RejectReason
 
 READS = 2
 """Of a cutout whose bytes are not what they should be: once more, then it is a reject."""
-CONTAINERS_OPEN = 256
+CONTAINERS_OPEN = 64
+ROW_GROUPS_KEPT_BYTES = 256 * 2**20
+"""Of all columns together. Rows of a packed catalogue follow each other, and threads are a little apart."""
+ROW_GROUPS_READ_AT_ONCE = 4
+"""Of different files; those of other people's catalogues hold hundreds of megabytes each."""
 
 _MD5 = re.compile("[0-9a-f]{32}")
-
-_Container = Opened | ImageColumn | ImageStack
-
-
-@dataclass
-class _Slot:
-    """Where a container is opened once, while threads that want another one do not wait."""
-
-    lock: threading.Lock = field(default_factory=threading.Lock)
-    container: _Container | None = None
 
 
 class CutoutReader:
@@ -39,8 +34,10 @@ class CutoutReader:
 
     def __init__(self, limits: CutoutConfig) -> None:
         self._limits = limits
-        self._lock = threading.Lock()
-        self._containers: OrderedDict[tuple[str, str | None], _Slot] = OrderedDict()
+        self._files: Kept[Opened] = Kept(CONTAINERS_OPEN)
+        self._containers: Kept[ImageColumn | ImageStack] = Kept(CONTAINERS_OPEN)
+        self._row_groups: Kept[pa.ChunkedArray] = Kept(ROW_GROUPS_KEPT_BYTES, lambda images: images.nbytes)
+        self._reading = threading.BoundedSemaphore(ROW_GROUPS_READ_AT_ONCE)
 
     def read(self, text: str | None, pin: Pin | None) -> bytes | np.ndarray:
         """Read one cutout: encoded bytes, or the pixels of a stack.
@@ -65,54 +62,53 @@ class CutoutReader:
             raise CutoutError(RejectReason.NOT_FOUND, f"no file was at {text} when the release was planned")
         file, piece = parse(text)
         try:
-            if isinstance(piece, Cell):
-                container = self._container(file, piece.name, pin)
-                assert isinstance(container, ImageColumn | ImageStack)
-                return self._checked_size(container.image(piece.row))
-            return self._bytes(file, piece, pin)
+            return self._cell(file, piece, pin) if isinstance(piece, Cell) else self._bytes(file, piece, pin)
         except InputNotFoundError as error:
             raise CutoutError(RejectReason.NOT_FOUND, f"deleted since it was planned: {error}") from error
 
     def _bytes(self, file: str, piece: Bytes | None, pin: Pin) -> bytes:
         start, n_bytes = piece or (0, pin.size_bytes)
-        if n_bytes > self._limits.max_bytes:
-            raise self._too_large(n_bytes)
+        self._check_size(n_bytes)
+        if start + max(n_bytes, 0) > pin.size_bytes:
+            raise CutoutError(RejectReason.INTEGRITY, f"{file}: ends before byte {start + n_bytes}")
         etag = pin.version if self._limits.check_md5 and not piece and _MD5.fullmatch(pin.version) else None
         for _ in range(READS):
-            opened = self._container(file, None, pin) if piece else _open_checked(file, pin)
-            assert isinstance(opened, Opened)
+            open_file = partial(_open_checked, file, pin)
+            opened = self._files.get((file, pin), open_file) if piece else open_file()
             with explained(file):
                 data = opened.file.read_at(max(n_bytes, 0), start)
             if len(data) < n_bytes:
                 wrong = f"{len(data)} bytes instead of {n_bytes}"
             elif etag and hashlib.md5(data, usedforsecurity=False).hexdigest() != etag:
-                wrong = f"not the bytes whose MD5 is the ETag {etag}"
+                wrong = f"not the bytes whose MD5 is the ETag {etag} (if it is no MD5, set cutouts.check_md5: false)"
             else:
                 return data
         raise CutoutError(RejectReason.INTEGRITY, f"{file}: {wrong}")
 
-    def _container(self, file: str, name: str | None, pin: Pin) -> _Container:
-        with self._lock:
-            slot = self._containers.setdefault((file, name), _Slot())
-            self._containers.move_to_end((file, name))
-            if len(self._containers) > CONTAINERS_OPEN:
-                self._containers.popitem(last=False)
-        with slot.lock:
-            if slot.container is None:
-                opened = _open_checked(file, pin)
-                slot.container = opened if name is None else _as_images(opened, file, name)
-            return slot.container
+    def _cell(self, file: str, cell: Cell, pin: Pin) -> bytes | np.ndarray:
+        key = (file, cell.name, pin)
+        container = self._containers.get(key, partial(_open_images, *key))
+        if isinstance(container, ImageStack):
+            return container.image(cell.row)
+        group, place = container.place(cell.row)
+        images = self._row_groups.get((*key, group), partial(self._read_group, container, group))
+        data = images[place].as_py()
+        if data is None:
+            raise CutoutError(RejectReason.NOT_FOUND, f"no image in row {cell.row} of column {cell.name!r} of {file}")
+        self._check_size(len(data))
+        return data
 
-    def _checked_size(self, image: bytes | np.ndarray) -> bytes | np.ndarray:
-        if isinstance(image, bytes) and len(image) > self._limits.max_bytes:
-            raise self._too_large(len(image))
-        return image
+    def _read_group(self, column: ImageColumn, group: int) -> pa.ChunkedArray:
+        with self._reading:
+            return column.read(group)
 
-    def _too_large(self, n_bytes: int) -> CutoutError:
-        return CutoutError(RejectReason.TOO_LARGE, f"{n_bytes} bytes, more than max_bytes {self._limits.max_bytes}")
+    def _check_size(self, n_bytes: int) -> None:
+        if n_bytes > self._limits.max_bytes:
+            raise CutoutError(RejectReason.TOO_LARGE, f"{n_bytes} bytes, more than max_bytes {self._limits.max_bytes}")
 
 
-def _as_images(opened: Opened, file: str, name: str) -> ImageColumn | ImageStack:
+def _open_images(file: str, name: str, pin: Pin) -> ImageColumn | ImageStack:
+    opened = _open_checked(file, pin)
     return ImageStack(opened.file, name) if is_stack(file) else ImageColumn(opened.file, name)
 
 

@@ -62,6 +62,8 @@ def decode_cutout(data: bytes | np.ndarray, limits: CutoutConfig) -> Pixels:
 
 
 def _from_array(values: np.ndarray, limits: CutoutConfig) -> Pixels:
+    if values.ndim not in (2, 3) or 0 in values.shape:
+        raise CutoutError(RejectReason.SHAPE, f"expected two or three axes with pixels, found shape {values.shape}")
     _check_size(values.size, limits)
     if values.ndim == 2:
         values = values[np.newaxis]
@@ -69,7 +71,8 @@ def _from_array(values: np.ndarray, limits: CutoutConfig) -> Pixels:
         values = values.transpose(2, 0, 1)
     full_scale = {"u1": 255.0, "u2": 65535.0}.get(values.dtype.str[1:])
     native = values.dtype.newbyteorder("=") if full_scale else np.float32
-    return Pixels(values.astype(native), full_scale)
+    with np.errstate(over="ignore"):  # What a float32 cannot hold becomes infinity.
+        return Pixels(values.astype(native), full_scale)
 
 
 def _decode_bytes(data: bytes, limits: CutoutConfig) -> Pixels:

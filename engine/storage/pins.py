@@ -1,8 +1,12 @@
-"""Pins: which version of every file a plan was made for, so that a file replaced since is noticed, never mixed in."""
+"""Pins: which version of every file a plan was made for, so that one replaced since is noticed when it is opened."""
 
+import errno
 import os
+import stat
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from typing import NamedTuple
 
@@ -12,15 +16,17 @@ from botocore.exceptions import ParamValidationError
 from engine.storage.references import Bytes, bytes_of, parse, split_tar_path, stack_reference
 from engine.storage.store import Store, explained, s3fs_client, split_uri
 from engine.storage.tar import tar_members
-from schemas.errors import ConfigError, InputNotFoundError
+from schemas.errors import ConfigError, InputNotFoundError, StoreError
 from schemas.tables import CUTOUT, CUTOUT_SIZE, CUTOUT_VERSION
 
 LISTED_FROM = 32
-"""Files of one folder from which listing the folder costs less than asking for each."""
-FILES_PER_LISTING = 20_000
-"""A folder with more is listed in pieces at once: a listing itself is a chain of pages of 1,000."""
+"""Files of one folder, or of one page of 1,000, from which a listing costs less than asking for each."""
+FILES_PER_LISTING = 2_000
+"""A folder with more is listed in pieces at once: a listing itself is a chain of pages."""
 THREADS = 32
-_READ_AHEAD = 1 << 16
+_READ_AHEAD_BYTES = 1 << 20
+"""Of a tar: an object store takes about as long to answer as to send this much."""
+_NOWHERE = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)
 
 
 class Pin(NamedTuple):
@@ -39,6 +45,13 @@ class Opened(NamedTuple):
     pin: Pin
 
 
+class _Tar(NamedTuple):
+    """A tar as it was when its headers were read."""
+
+    pin: Pin
+    members: dict[str, Bytes]
+
+
 def open_pinned(uri: str) -> Opened:
     """Open a file for reading and find out its version: on S3 one HEAD for both.
 
@@ -51,9 +64,9 @@ def open_pinned(uri: str) -> Opened:
     """
     store, path = _leading_somewhere(uri)
     with explained(store.uri()):
-        modified = os.stat(path).st_mtime_ns if store.is_local else 0
         file = store.keep_open("")
-        version = str(modified) if store.is_local else _etag(file.metadata()["ETag"].decode())
+        # Asked after opening, so that the version of a file replaced meanwhile is too new, never too old.
+        version = str(os.stat(path).st_mtime_ns) if store.is_local else _etag(file.metadata()["ETag"].decode())
         return Opened(file, Pin(file.size(), version))
 
 
@@ -110,7 +123,7 @@ def pin_catalogue(store: Store) -> list[tuple[str, int, str]]:
         pins = ((path, pin_file(store.uri(path))) for path in paths)
         return [(path, *pin) for path, pin in pins if pin]
     prefix = f"{store.full_path()}/"
-    return sorted((key[len(prefix) :], *pin) for key, pin in _listed(prefix, "", {}))
+    return sorted((key.removeprefix(prefix), *pin) for key, pin in _pins_below(prefix) if not key.endswith("/"))
 
 
 def locate_cutouts(objects: pa.Table) -> pa.Table:
@@ -132,9 +145,13 @@ def locate_cutouts(objects: pa.Table) -> pa.Table:
     StoreError
         The store failed or refused.
     """
-    references = resolve(objects[CUTOUT].to_pylist())
+    uris = objects[CUTOUT].to_pylist()
+    tars = _read_tars({parts[0] for uri in uris if uri and (parts := split_tar_path(uri))})
+    references = [_resolve(uri, tars) if uri else None for uri in uris]
     files = [parse(text).file if text else None for text in references]
-    pins = pin_files(file for file in files if file)
+    # A tar keeps the pin with which it was read: members are where they are in that version of it.
+    pins = {uri: tar.pin for uri, tar in tars.items()}
+    pins |= pin_files({file for file in files if file} - pins.keys())
     found = [pins.get(file) if file else None for file in files]
     place = objects.column_names.index(CUTOUT)
     return (
@@ -150,47 +167,50 @@ def pin_of(objects: pa.Table, row: int) -> Pin | None:
     return None if size_bytes is None else Pin(size_bytes, version)
 
 
-def resolve(uris: Sequence[str | None]) -> list[str | None]:
-    """Turn paths through containers into references; every tar's headers are read once. Raises as `locate_cutouts`."""
-    in_tars = {uri: parts for uri in uris if uri and ".tar/" in uri and (parts := split_tar_path(uri))}
-    tars = sorted({tar for tar, _ in in_tars.values()})
+def _resolve(uri: str, tars: dict[str, _Tar]) -> str:
+    """Turn a path through a container into a reference."""
+    tar, member = split_tar_path(uri) or ("", "")
+    if tar not in tars:
+        return stack_reference(uri)
+    piece = tars[tar].members.get(member.removeprefix("./"))
+    return bytes_of(tar, piece) if piece else uri
+
+
+def _read_tars(uris: Iterable[str]) -> dict[str, _Tar]:
+    """Read the headers of tars, many at once; those that are not there are left out."""
+    names = sorted(uris)
     with ThreadPoolExecutor(THREADS) as threads:
-        members = dict(zip(tars, threads.map(_members, tars), strict=True))
-
-    def reference(uri: str) -> str:
-        if uri not in in_tars:
-            return stack_reference(uri)
-        tar, member = in_tars[uri]
-        piece = members[tar].get(member.removeprefix("./"))
-        return bytes_of(tar, piece) if piece else uri
-
-    return [reference(uri) if uri else None for uri in uris]
+        return {uri: tar for uri, tar in zip(names, threads.map(_read_tar, names), strict=True) if tar}
 
 
-def _members(tar: str) -> dict[str, Bytes]:
+def _read_tar(uri: str) -> _Tar | None:
     try:
-        opened = open_pinned(tar)
+        opened = open_pinned(uri)
     except InputNotFoundError:
-        return {}
+        return None
     start, ahead = 0, b""
 
     def read_at(place: int, n_bytes: int) -> bytes:
         nonlocal start, ahead
         if not start <= place <= place + n_bytes <= start + len(ahead):
-            start, ahead = place, opened.file.read_at(max(n_bytes, _READ_AHEAD), place)
+            start, ahead = place, opened.file.read_at(max(n_bytes, _READ_AHEAD_BYTES), place)
         return ahead[place - start : place - start + n_bytes]
 
-    with explained(tar):
-        return tar_members(read_at, opened.pin.size_bytes)
+    with explained(uri):
+        return _Tar(opened.pin, tar_members(read_at, opened.pin.size_bytes))
 
 
 def _leading_somewhere(uri: str) -> tuple[Store, str]:
     """Return the store and full path of a file; a device or folder on local disk is none, nor an S3 URI without key."""
     try:
         scheme, path = split_uri(uri)
-        found = os.path.isfile(path) if scheme == "file" else "/" in path and all(path.split("/"))
+        found = stat.S_ISREG(os.stat(path).st_mode) if scheme == "file" else "/" in path and all(path.split("/"))
     except (ConfigError, ValueError) as error:
         raise InputNotFoundError(f"no file at {uri}: {error}") from error
+    except OSError as error:
+        if error.errno in _NOWHERE:
+            raise InputNotFoundError(f"no file at {uri}: {error.strerror}") from error
+        raise StoreError(f"the store failed at {uri}: {error}") from error
     if not found:
         raise InputNotFoundError(f"no file at {uri}")
     return Store(uri), path
@@ -200,38 +220,54 @@ def _etag(text: str) -> str:
     return text.strip('"')
 
 
-def _pin_one_by_one(uris: list[str]) -> dict[str, Pin]:
+def _pin_one_by_one(uris: Sequence[str]) -> dict[str, Pin]:
     return {uri: pin for uri in uris if (pin := pin_file(uri))}
 
 
-def _pin_by_listing(uris: list[str]) -> dict[str, Pin]:
-    """Pin S3 files of one folder, sorted, from one listing between the first and the last."""
-    keys = [split_uri(uri)[1] for uri in uris]
-    named = set(keys)
-    prefix = os.path.commonprefix([keys[0], keys[-1]])  # noqa: RUF071 - S3 compares by characters, not by folders.
-    bucket = prefix.partition("/")[0]
-    if not bucket or "/" not in prefix:
-        return {}
-    # StartAfter leaves out its own key, so it gets the first key without its last character.
-    after = {"StartAfter": start} if (start := keys[0].partition("/")[2][:-1]) else {}
-    found = _listed(prefix, keys[-1], {"Delimiter": "/"} | after)
-    return {f"s3://{key}": pin for key, pin in found if key in named}
+def _pin_by_listing(uris: Sequence[str]) -> dict[str, Pin]:
+    """Pin S3 files of one folder, sorted, by listing it from the first to the last.
+
+    Where a page holds few of them the folder holds much else, and the others are asked for one by one; so are all where
+    reading is allowed and listing is not, and always the first, because `StartAfter` leaves out the key that it names.
+    """
+    folder, _, name = split_uri(uris[0])[1].rpartition("/")
+    pins, waiting = _pin_one_by_one(uris[:1]), [split_uri(uri)[1] for uri in uris[1:]]
+    with explained(f"s3://{folder}"), suppress(PermissionError):
+        for found, end in _pages(f"{folder}/", name, Delimiter="/"):
+            n = bisect_right(waiting, end) if end else len(waiting)
+            pins |= {f"s3://{key}": found[key] for key in waiting[:n] if key in found}
+            waiting = waiting[n:]
+            if n < LISTED_FROM:
+                break
+    return pins | _pin_one_by_one([f"s3://{key}" for key in waiting])
 
 
-def _listed(prefix: str, last: str, first_page: dict[str, str]) -> Iterator[tuple[str, Pin]]:
-    """List the objects with a prefix up to a key, or all where `last` is empty; none where there is no bucket."""
+def _pins_below(prefix: str) -> Iterator[tuple[str, Pin]]:
+    with explained(f"s3://{prefix}"):
+        for found, _ in _pages(prefix):
+            yield from found.items()
+
+
+def _pages(prefix: str, after: str = "", **settings: str) -> Iterator[tuple[dict[str, Pin], str]]:
+    """List the objects with a prefix page by page; where there is no bucket, one empty page.
+
+    Yields
+    ------
+    dict, str
+        Pins by "bucket/key", and the place up to which everything is listed, empty on the last page.
+    """
     bucket, _, start = prefix.partition("/")
-    settings = first_page
-    while True:
-        with explained(f"s3://{prefix}"):
-            try:
-                page = s3fs_client().call_s3("list_objects_v2", Bucket=bucket, Prefix=start, **settings)
-            except (FileNotFoundError, ParamValidationError):
-                return
-        keys = [f"{bucket}/{entry['Key']}" for entry in page.get("Contents", [])]
-        for key, entry in zip(keys, page.get("Contents", []), strict=True):
-            yield key, Pin(entry["Size"], _etag(entry["ETag"]))
-        if not page.get("IsTruncated") or (last and keys and keys[-1] >= last):
-            return
-        settings = {name: value for name, value in first_page.items() if name != "StartAfter"}
-        settings |= {"ContinuationToken": page["NextContinuationToken"]}
+    place = {"StartAfter": start + after} if after else {}
+    more = True
+    while more:
+        try:
+            page = s3fs_client().call_s3("list_objects_v2", Bucket=bucket, Prefix=start, **settings, **place)
+        except (FileNotFoundError, ParamValidationError):
+            page = {}
+        found = {
+            f"{bucket}/{entry['Key']}": Pin(entry["Size"], _etag(entry["ETag"])) for entry in page.get("Contents", [])
+        }
+        folders = [f"{bucket}/{entry['Prefix']}" for entry in page.get("CommonPrefixes", [])]
+        more = page.get("IsTruncated", False)
+        yield found, max([*found, *folders], default="") if more else ""
+        place = {"ContinuationToken": page["NextContinuationToken"]} if more else {}

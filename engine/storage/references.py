@@ -18,12 +18,16 @@ STACK = "images"
 
 NEARBY_ROWS = 64
 """Rows that probably lie in one row group."""
+READ_TOGETHER = 128
+"""Objects that a reader probably meets before it has forgotten the row group of the first."""
+WORTH_A_READ = 8
+"""Cutouts for which a row group may be read: an eighth of its rows, so no more than eight times the bytes."""
 
-_BYTES = re.compile(r"(?P<file>.+)#bytes=(?P<first>\d{1,18})-(?P<last>\d{1,18})", re.DOTALL)
-_CELL = re.compile(r"(?P<file>.+)#(?P<name>[^#]+)\[(?P<row>\d{1,18})\]", re.DOTALL)
+_BYTES = re.compile(r"(?P<file>.+)#bytes=(?P<first>[0-9]{1,18})-(?P<last>[0-9]{1,18})", re.DOTALL)
+_CELL = re.compile(r"(?P<file>.+)#(?P<name>[^#]+)\[(?P<row>[0-9]{1,18})\]", re.DOTALL)
 _HDF5 = (".h5", ".hdf5")
 _IN_TAR = re.compile(r"(?P<tar>.+?\.tar)/(?P<member>.+)", re.DOTALL)
-_IN_STACK = re.compile(r"(?P<stack>.+?\.(?:h5|hdf5))/(?P<row>\d{1,18})", re.DOTALL)
+_IN_STACK = re.compile(r"(?P<stack>.+?\.(?:h5|hdf5))/(?P<row>[0-9]{1,18})", re.DOTALL)
 
 
 class Bytes(NamedTuple):
@@ -70,19 +74,21 @@ def cell_of(file: str, name: str, row: int) -> str:
 
 def cells_of(file: str, name: str, n: int) -> pa.Array:
     """Refer to the first n rows of a column: an Arrow array of strings."""
-    return pc.binary_join_element_wise(f"{file}#{name}[", pa.array(range(n), pa.int64()).cast(pa.string()), "]", "")
+    rows = pa.array(np.arange(n)).cast(pa.string())
+    return pc.binary_join_element_wise(f"{file}#{name}[", rows, "]", "")
 
 
 def scattered(cutouts: pa.ChunkedArray) -> bool:
-    """Whether most of these references are rows of Parquet columns that do not follow those before them."""
-    named = pc.extract_regex(cutouts.drop_null(), r"^(?P<column>.+)\[(?P<row>\d{1,18})\]$").drop_null()
-    if len(named) < 2 or is_stack(named[0]["column"].as_py().rpartition("#")[0]):
-        return False
-    parts = named.combine_chunks()
-    columns = parts.field("column").dictionary_encode().indices.to_numpy()
-    rows = parts.field("row").cast(pa.int64()).to_numpy()
-    follows = (np.diff(columns) == 0) & (np.diff(rows) >= 0) & (np.diff(rows) <= NEARBY_ROWS)
-    return bool(np.mean(follows) < 0.5)
+    """Whether to read these references in their order is to read a Parquet row group for every few of them."""
+    cells = pc.extract_regex(cutouts, r"(?s)^(?P<column>.+#[^#]+)\[(?P<row>[0-9]{1,18})\]$")
+    column, row = pc.struct_field(cells, "column"), pc.struct_field(cells, "row").cast(pa.int64())
+    groups = pa.table(
+        [pa.array(np.arange(len(cutouts)) // READ_TOGETHER), column, pc.divide(row, NEARBY_ROWS)],
+        ["read_together", "column", "group"],
+    )
+    in_parquet = pc.invert(pc.match_substring_regex(column, rf"\.({'|'.join(suffix[1:] for suffix in _HDF5)})#[^#]+$"))
+    n_groups = len(groups.filter(in_parquet).group_by(groups.column_names).aggregate([]))
+    return n_groups > max(len(cutouts), NEARBY_ROWS) / WORTH_A_READ
 
 
 def is_stack(file: str) -> bool:

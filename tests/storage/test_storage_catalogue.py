@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 import pytest
@@ -17,12 +18,17 @@ from upath import UPath
 
 from engine.compute.plan import plan_objects
 from engine.storage.catalogue import read_catalogue
+from engine.storage.cutouts import CutoutReader
 from engine.storage.hats_catalogue import write_hats_metadata
+from engine.storage.images import CutoutError
 from engine.storage.parquet import write_table
+from engine.storage.pins import locate_cutouts, pin_of
 from engine.storage.store import Store
-from schemas.config import CatalogueConfig
+from schemas.config import CatalogueConfig, CutoutConfig
 from schemas.errors import DataError, InputNotFoundError
 from schemas.partition import Partition
+from schemas.reject import RejectReason
+from tests.storage.boxes import hugging_face
 
 FORMATS = ("parquet", "csv", "fits", "votable")
 SUFFIXES = {"parquet": "parquet", "csv": "csv", "fits": "fits", "votable": "vot"}
@@ -300,11 +306,106 @@ def test_large_integers_of_an_extra_csv_column_are_not_rounded(tmp_path: Path) -
     assert [str(value) for value in found] == ["12345678901234567890", "12345678901234567891"]
 
 
-@pytest.mark.parametrize("kind", ["binary", "large_binary"])
-def test_a_column_of_images_becomes_references_to_its_rows(tmp_path: Path, kind: str) -> None:
-    images = pa.array([b"one", None, b"three"], getattr(pa, kind)())
-    table = read(write(tmp_path, "parquet", columns(cutout=images)))
-    assert table["cutout"].to_pylist() == [f"{tmp_path}/catalogue.parquet#cutout[{row}]" for row in range(3)]
+IMAGES: list[bytes | None] = [b"one", None, b"\xffthree"]
+FOUND = [b"one", RejectReason.NOT_FOUND, b"\xffthree"]
+
+
+def write_parquet(store: Store, path: str, table: dict[str, Any], **settings: Any) -> None:
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.table(table), sink, **settings)
+    store.write(path, sink.getvalue())
+
+
+def cutouts_of(catalogue: pa.Table) -> list[bytes | RejectReason]:
+    """What the reader finds where a catalogue says that its cutouts are."""
+    located, reader = locate_cutouts(catalogue), CutoutReader(CutoutConfig())
+    found: list[Any] = []
+    for row in range(len(located)):
+        try:
+            found.append(reader.read(located["cutout"][row].as_py(), pin_of(located, row)))
+        except CutoutError as error:
+            found.append(error.reason)
+    return found
+
+
+@pytest.mark.parametrize("kind", ["binary", "large_binary", "binary_view", "struct"])
+def test_a_column_of_images_becomes_references_to_its_rows(store: Store, kind: str) -> None:
+    images = hugging_face(IMAGES) if kind == "struct" else pa.array(IMAGES, getattr(pa, kind)())
+    write_parquet(store, "a b#c.parquet", columns(cutout=None, image=images), row_group_size=2)
+    table = read(store.uri("a b#c.parquet"), cutout_column="image", cutout_root="/elsewhere")
+    assert table.schema.names == ["object_id", "ra_deg", "dec_deg", "cutout", "magnitude", "flag"]
+    assert table["cutout"].to_pylist() == [store.uri(f"a b#c.parquet#image[{row}]") for row in range(3)]
+    assert table.drop_columns("cutout").to_pydict() == columns(cutout=None)
+    assert cutouts_of(table) == FOUND
+
+
+def test_the_images_of_several_files_in_a_folder_are_found_in_their_files(store: Store) -> None:
+    # Five rows in row groups of two, beside what a download brings with it.
+    parts = [f"data/train-{part:05}-of-00003.parquet" for part in range(3)]
+    for part, path in enumerate(parts):
+        ids = list(range(5 * part, 5 * part + 5))
+        images = hugging_face([b"image %d" % number for number in ids])
+        write_parquet(store, path, {"object_id": ids, "ra_deg": ids, "dec_deg": ids, "image": images}, row_group_size=2)
+    for other in ("README.md", ".gitattributes", "data/.cache/x.parquet", "_metadata", "data/_tmp.parquet"):
+        store.write(other, b"no Parquet")
+    table = read(store.uri(), cutout_column="image")
+    assert table["object_id"].to_pylist() == list(range(15))
+    assert table["cutout"].to_pylist() == [store.uri(f"{path}#image[{row}]") for path in parts for row in range(5)]
+    assert cutouts_of(table) == [b"image %d" % number for number in range(15)]
+
+
+def test_files_of_one_catalogue_may_hold_their_images_differently(local_store: Store) -> None:
+    kinds = [pa.array(IMAGES), pa.array(IMAGES, pa.large_binary()), hugging_face(IMAGES)]
+    for number, images in enumerate(kinds):
+        write_parquet(local_store, f"{number}.parquet", columns(cutout=images))
+    assert cutouts_of(read(local_store.uri())) == FOUND * 3
+
+
+def test_a_file_without_the_column_of_images_has_rows_without_images(local_store: Store) -> None:
+    write_parquet(local_store, "0.parquet", columns(cutout=IMAGES))
+    write_parquet(local_store, "1.parquet", columns(cutout=None))
+    assert cutouts_of(read(local_store.uri())) == FOUND + [RejectReason.NOT_FOUND] * 3
+
+
+def test_every_row_of_many_row_groups_has_its_own_reference(local_store: Store) -> None:
+    n = 3_000
+    images = [b"%d" % number for number in range(n)]
+    table = {"object_id": range(n), "ra_deg": np.zeros(n), "dec_deg": np.zeros(n), "cutout": images}
+    write_parquet(local_store, "a.parquet", table, row_group_size=7)
+    found = read(local_store.uri("a.parquet"))
+    assert found["object_id"].to_pylist() == list(range(n))
+    assert found["cutout"].to_pylist() == [local_store.uri(f"a.parquet#cutout[{row}]") for row in range(n)]
+
+
+def test_a_catalogue_of_images_in_hats_has_references_into_its_partitions(store: Store) -> None:
+    planned = plan_objects(pa.table(columns(cutout=["one", "two", "three"])), keep_first_duplicate=False).objects
+    images = pc.binary_join_element_wise("image of ", planned["cutout"].cast(pa.string()), "").cast(pa.large_binary())
+    healpix = planned["_healpix_29"].to_numpy()
+    objects = planned.set_column(planned.column_names.index("cutout"), "cutout", images)
+    partitions = [Partition(0, int(pixel)) for pixel in np.unique(healpix >> 58)]
+    for part in partitions:
+        write_table(store, part.path, objects.filter(pa.array(healpix >> 58 == part.pixel)))
+    write_hats_metadata(store, "packed", partitions, len(objects))
+    table = read(store.uri())
+    by_id = dict(zip(table["object_id"].to_pylist(), cutouts_of(table), strict=True))
+    assert by_id == {11: b"image of one", 12: b"image of two", 13: b"image of three"}
+
+
+def test_a_column_of_images_whose_name_a_reference_cannot_hold_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path, "parquet", columns(cutout=None, **{"a#b": IMAGES}))
+    refuse(path, "column 'a#b': a column of images cannot have a # in its name", cutout_column="a#b")
+
+
+def test_references_as_text_stay_what_they_are(tmp_path: Path) -> None:
+    texts = ["s3://b/x.tar#bytes=1-2", "/x.h5#images[3]", "stack.h5/3"]
+    found = read(write(tmp_path, "csv", columns(cutout=texts)))["cutout"].to_pylist()
+    assert found == [*texts[:2], f"{tmp_path}/stack.h5/3"]
+
+
+@pytest.mark.parametrize("values", [[b"a", b"b", b"c"], [{"path": "a"}, {"path": "b"}, {"path": "c"}]])
+def test_images_that_cannot_be_found_again_are_refused(tmp_path: Path, values: list[Any]) -> None:
+    array = pa.array(values, pa.binary(1)) if values[0] == b"a" else pa.array(values)
+    refuse(write(tmp_path, "parquet", columns(cutout=array)), "expected URIs|image bytes in Parquet, found")
 
 
 def test_cutouts_that_are_neither_text_nor_bytes_are_refused(tmp_path: Path) -> None:

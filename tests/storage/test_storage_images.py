@@ -4,6 +4,7 @@ import gzip
 import io
 import struct
 import tracemalloc
+import warnings
 import zlib
 
 import numpy as np
@@ -49,7 +50,7 @@ def fits_cards(*cards: str) -> bytes:
     return text.ljust(-(-len(text) // 2880) * 2880).encode() + bytes(2880)
 
 
-def rejected(data: bytes, limits: CutoutConfig = LIMITS) -> RejectReason:
+def rejected(data: bytes | np.ndarray, limits: CutoutConfig = LIMITS) -> RejectReason:
     with pytest.raises(CutoutError) as caught:
         decode_cutout(data, limits)
     assert caught.value.detail
@@ -266,3 +267,102 @@ def test_a_jpeg_has_the_pixels_that_pillow_shows(mode: str, options: dict[str, o
     shown = Image.open(io.BytesIO(data))
     expected = np.atleast_3d(np.asarray(shown if mode == "L" else shown.convert("RGB"))).transpose(2, 0, 1)
     np.testing.assert_array_equal(decode_cutout(data, LIMITS).values, expected)
+
+
+@pytest.mark.parametrize("dtype", ["u1", "<u2", ">u2"])
+@pytest.mark.parametrize("bands", [1, 2, 3, 4, 5])
+def test_arrays_of_bytes_and_words_are_display_ready_with_their_bands_wherever_they_are(bands: int, dtype: str) -> None:
+    values = (ramp(bands).astype(np.uint32) * 200 % 65_536).astype(dtype)
+    for array in (values, values.transpose(1, 2, 0)):
+        before = array.copy()
+        pixels = decode_cutout(array, LIMITS)
+        np.testing.assert_array_equal(pixels.values, values)
+        assert pixels.values.dtype == np.dtype(dtype).newbyteorder("=")
+        assert pixels.values.dtype.isnative
+        assert pixels.full_scale == (255.0 if dtype == "u1" else 65_535.0)
+        np.testing.assert_array_equal(array, before)
+
+
+@pytest.mark.parametrize("dtype", ["<f4", ">f4", "<f8", ">f8", "f2", "i1", "<i2", ">i2", ">i4", "<u4", ">i8", "<u8"])
+def test_arrays_of_all_other_numbers_are_fluxes(dtype: str) -> None:
+    values = (ramp().astype(np.float64) / 3).astype(dtype)
+    for array in (values, values.transpose(1, 2, 0)):
+        pixels = decode_cutout(array, LIMITS)
+        np.testing.assert_array_equal(pixels.values, values.astype(np.float32))
+        assert (pixels.values.dtype, pixels.full_scale) == (np.float32, None)
+        assert pixels.values.dtype.isnative
+
+
+@pytest.mark.parametrize("dtype", ["u1", ">u2", "<f4", ">f8"])
+def test_an_array_of_two_axes_is_one_band(dtype: str) -> None:
+    values = ramp(1)[0].astype(dtype)
+    pixels = decode_cutout(values, LIMITS)
+    assert pixels.values.shape == (1, 24, 30)
+    np.testing.assert_array_equal(pixels.values[0], values)
+
+
+def test_of_two_outer_axes_the_shorter_is_the_bands_and_of_equal_ones_the_first() -> None:
+    shapes = {
+        (9, 20, 30): (9, 20, 30),
+        (20, 30, 9): (9, 20, 30),
+        (20, 9, 30): (20, 9, 30),
+        (30, 9, 20): (20, 30, 9),
+        (20, 30, 20): (20, 30, 20),
+    }
+    for shape, expected in shapes.items():
+        assert decode_cutout(np.zeros(shape, np.uint8), LIMITS).values.shape == expected
+
+
+@pytest.mark.parametrize("shape", [(20,), (), (2, 3, 20, 20), (0, 20, 20), (20, 20, 0), (3, 0, 20), (0, 20), (20, 0)])
+def test_arrays_of_other_axes_or_without_pixels_are_rejected_by_shape(shape: tuple[int, ...]) -> None:
+    assert rejected(np.zeros(shape, np.uint8)) is RejectReason.SHAPE
+
+
+def test_arrays_have_limits_that_include_themselves() -> None:
+    values = ramp(3, 24, 30)
+    assert decode_cutout(values, CutoutConfig(max_pixels=3 * 24 * 30, min_side_pixels=24))
+    assert rejected(values, CutoutConfig(max_pixels=3 * 24 * 30 - 1)) is RejectReason.TOO_LARGE
+    assert rejected(values, CutoutConfig(min_side_pixels=25)) is RejectReason.SHAPE
+    assert rejected(values.transpose(1, 2, 0), CutoutConfig(min_side_pixels=25)) is RejectReason.SHAPE
+
+
+def test_nan_and_infinity_in_an_array_stay_and_what_is_too_large_for_a_float_becomes_infinity() -> None:
+    values = np.full((1, 10, 10), 2.5, ">f8")
+    values[0, 0, :4] = np.nan, np.inf, -np.inf, 1e300
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        pixels = decode_cutout(values, LIMITS).values
+    np.testing.assert_array_equal(pixels[0, 0, :5], [np.nan, np.inf, -np.inf, np.inf, 2.5])
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.lists(st.integers(0, 12), max_size=4),
+    st.sampled_from(["u1", ">u2", "<i4", ">f4", "f2", ">f8", "<u8"]),
+    st.booleans(),
+)
+def test_an_array_of_any_shape_becomes_pixels_or_a_reject(shape: list[int], dtype: str, is_strided: bool) -> None:
+    values = np.ones([2 * side for side in shape] if is_strided else shape, dtype)
+    values = np.asarray(values[tuple(slice(None, None, -2) for _ in shape)]) if is_strided else values
+    limits = CutoutConfig(min_side_pixels=1)
+    if values.ndim not in (2, 3) or not values.size:
+        assert rejected(values, limits) is RejectReason.SHAPE
+        return
+    pixels = decode_cutout(values, limits)
+    assert pixels.values.ndim == 3
+    assert pixels.values.size == values.size
+    assert (pixels.values == 1).all()
+
+
+def test_the_same_image_as_a_file_and_as_an_array_gives_the_same_pixels() -> None:
+    colour, grey = ramp(3).transpose(1, 2, 0), (ramp(1)[0].astype(np.uint16) * 201)
+    for data, array in (
+        (png(colour), colour),
+        (png(colour), ramp(3)),
+        (png(grey), grey),
+        (fits_bytes(ramp(3).astype(">f4")), ramp(3).astype("<f8")),
+        (fits_bytes(ramp(5).astype(">i2")), ramp(5).astype("<i2").transpose(1, 2, 0)),
+    ):
+        file, pixels = decode_cutout(data, LIMITS), decode_cutout(array, LIMITS)
+        np.testing.assert_array_equal(pixels.values, file.values)
+        assert (pixels.values.dtype, pixels.full_scale) == (file.values.dtype, file.full_scale)
