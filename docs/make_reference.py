@@ -11,6 +11,7 @@ from pydantic.fields import FieldInfo
 from jobs.cli import EXIT_CODES
 from schemas.config import NeighboursJob, ReleaseJob
 from schemas.preset import Preset, load_preset, preset_names
+from schemas.price import PriceTable
 from schemas.reject import RejectReason
 from schemas.tables import neighbours_schema
 
@@ -35,6 +36,9 @@ def reference() -> str:
         _table(("name", "meaning", "SHA-256 begins"), [_preset_row(name) for name in preset_names()]),
         "A preset of your own is a YAML file with these keys:",
         _table(("key", "type", "default", "meaning"), _keys(Preset)),
+        "## Prices",
+        "Keys of the YAML file that `voorwerp plan --preflight --prices` takes.",
+        _table(("key", "type", "default", "meaning"), _keys(PriceTable)),
         "## Reject reasons",
         _table(("reason", "meaning"), [(f"`{reason}`", reason.meaning) for reason in RejectReason]),
         "## Exit codes",

@@ -13,9 +13,10 @@ from schemas.config import NeighboursJob, PackJob, ReleaseJob, load_job
 from schemas.errors import ConfigError, VoorwerpError
 
 EXIT_CODES = """
-Exit codes: 0 success; 2 wrong option or config; 65 unusable input data; 66 input not found; 71 workers die again and
-again; 73 the output belongs to another run; 74 the store failed (run again to resume); 75 another run works on this
-output now; 76 an artefact is not what its manifest says; 1 `verify` found problems; 130 interrupted; 143 terminated.
+Exit codes: 0 success; 2 wrong option or config; 65 unusable input data; 66 input not found; 69 `plan --preflight` found
+that the release does not fit; 71 workers die again and again; 73 the output belongs to another run; 74 the store failed
+(run again to resume); 75 another run works on this output now; 76 an artefact is not what its manifest says; 1 `verify`
+found problems; 130 interrupted; 143 terminated.
 """
 
 app = typer.Typer(
@@ -85,16 +86,7 @@ def _stage(name: str, summary: str, example: str) -> None:
         components: Components = None,
         set_: Settings = None,
     ) -> None:
-        options = {
-            "catalogue.path": catalogue,
-            "output": output,
-            "encoder.architecture": architecture,
-            "encoder.weights": weights,
-            "embed.preset": preset,
-            "reduce.n_components": components,
-        }
-        overrides = {key: value for key, value in options.items() if value is not None} | _settings(set_ or [])
-        config = load_job(ReleaseJob, job, overrides)
+        config = _release_job(job, catalogue, output, architecture, weights, preset, components, set_)
         from jobs import release
 
         run: Callable[[ReleaseJob], Any] = getattr(release, "run" if name == "release" else f"run_{name}")
@@ -104,16 +96,85 @@ def _stage(name: str, summary: str, example: str) -> None:
     app.command(name, epilog=EXIT_CODES)(command)
 
 
+def _release_job(
+    job: Path | None,
+    catalogue: str | None,
+    output: str | None,
+    architecture: str | None,
+    weights: str | None,
+    preset: str | None,
+    components: int | None,
+    settings: list[str] | None,
+) -> ReleaseJob:
+    options = {
+        "catalogue.path": catalogue,
+        "output": output,
+        "encoder.architecture": architecture,
+        "encoder.weights": weights,
+        "embed.preset": preset,
+        "reduce.n_components": components,
+    }
+    overrides = {key: value for key, value in options.items() if value is not None} | _settings(settings or [])
+    return load_job(ReleaseJob, job, overrides)
+
+
 _stage(
     "release",
     "Plan, embed, reduce and index a catalogue; run it again to resume or to confirm.",
     "voorwerp release job.yaml --output s3://bucket/dr1",
 )
-_stage(
-    "plan",
-    "Check a catalogue and cut it into units of work. First stage of a release.",
-    "voorwerp plan job.yaml",
-)
+
+
+@app.command(epilog=EXIT_CODES)
+def plan(
+    job: JobFile = None,
+    catalogue: Catalogue = None,
+    output: Output = None,
+    architecture: Architecture = None,
+    weights: WeightsOption = None,
+    preset: PresetOption = None,
+    components: Components = None,
+    set_: Settings = None,
+    preflight: Annotated[
+        bool,
+        typer.Option("--preflight", help="Measure a sample, predict what embedding takes, refuse what cannot fit."),
+    ] = False,
+    sample: Annotated[int, typer.Option(min=1, help="Cutouts that --preflight reads.")] = 64,
+    prices: Annotated[
+        Path | None, typer.Option(help="YAML file of prices, to have --preflight predict the cost.")
+    ] = None,
+    report: Annotated[
+        Path | None, typer.Option(help="Write what --preflight found as JSON.", show_default=False)
+    ] = None,
+    most_hours: Annotated[
+        float | None, typer.Option(min=0, help="Let --preflight refuse a longer run.", show_default=False)
+    ] = None,
+    most_cost: Annotated[
+        float | None, typer.Option(min=0, help="Let --preflight refuse a dearer run.", show_default=False)
+    ] = None,
+) -> None:
+    """Check a catalogue and cut it into units of work. First stage of a release.
+
+    Example: `voorwerp plan job.yaml`
+
+    Example: `voorwerp plan job.yaml --preflight --prices prices.yaml --most-hours 12 --report preflight.json`
+    """
+    config = _release_job(job, catalogue, output, architecture, weights, preset, components, set_)
+    from jobs import release
+
+    if preflight:
+        from jobs.preflight import Options
+
+        options = Options(sample=sample, prices=prices, report=report, most_hours=most_hours, most_cost=most_cost)
+        release.run_preflight(config, options)
+    elif (prices, report, most_hours, most_cost) != (None, None, None, None):
+        raise ConfigError(
+            "--prices, --report, --most-hours and --most-cost: expected --preflight with them, found none"
+        )
+    else:
+        release.run_plan(config)
+
+
 _stage(
     "embed",
     "Turn every planned cutout into an embedding or a reject. Second stage; resumes where it stopped.",

@@ -14,6 +14,7 @@ from engine.cluster.embed import embed, most_workers
 from engine.cluster.protocol import read_commits
 from engine.cluster.session import Resources, connect
 from engine.cluster.task import EmbedTask
+from engine.compute.estimate import Machines, took
 from engine.storage.artefacts import as_parent, claim, find, finish, library_versions, utc_now
 from engine.storage.lease import Held
 from engine.storage.parquet import read_table
@@ -24,7 +25,7 @@ from schemas.config import CutoutConfig, EmbedConfig, RayConfig
 from schemas.errors import ConfigError, DataError
 from schemas.manifest import Commit, Manifest
 from schemas.partition import Unit
-from schemas.preset import load_preset
+from schemas.preset import Preset, load_preset
 
 JUDGED_FROM = 1_000
 """Cutouts after which the fraction of rejects says something."""
@@ -36,6 +37,7 @@ class Done:
     def __init__(self) -> None:
         self.units: set[str] = set()
         self.n_planned = 0
+        self.n_here = 0
         self.rejected: Counter[str] = Counter()
         self.n_lost = 0
         self.durations_s: Counter[str] = Counter()
@@ -95,26 +97,10 @@ def run(
         return reused(finished)
     started = perf_counter()
     resources = connect(ray)
-    device = _device(config.device, resources)
-    task = EmbedTask(
-        output=store.uri(),
-        plan_id=plan.id,
-        encoder_id=network.id,
-        embeddings_id=embeddings_id,
-        holder=held.holder,
-        architecture=network.identity["architecture"],
-        dimension=network.detail["dimension"],
-        preset=preset,
-        views=config.views,
-        batch_size=config.batch_size,
-        precision=config.precision,
-        runtime=config.runtime,
-        cutouts=cutouts,
-        device=device,
-    )
-    units = [Unit(**row) for row in read_table(store.below(paths.artefact("plan", plan.id)), paths.UNITS).to_pylist()]
-    workers = _workers(config.workers, device, resources)
-    done = _embed_missing(units, task, config, workers, resources, store, held)
+    machines = choose_machines(config, resources)
+    task = make_task(plan, network, preset, cutouts, config, store, embeddings_id, held.holder, machines)
+    units = read_units(plan, store)
+    done = _embed_missing(units, task, config, machines, resources, store, held)
     embedded_s = perf_counter() - started
     with progress("assemble", plan.counts["partitions"], "partitions") as advance:
         found = assemble(store, plan, embeddings_id, units, advance)
@@ -136,10 +122,13 @@ def run(
             "embedded_digest": found.embedded_digest,
             "rejected_digest": found.rejected_digest,
             "partitions": [part.model_dump(mode="json") for part in found.partitions],
-            "device": device,
-            "workers": workers,
+            "device": machines.device,
+            "workers": machines.workers,
             "runtimes": sorted(done.runtimes),
             "attempts_lost": done.n_lost,
+            "took": took(
+                machines.for_units(len(units)), done.n_here, done.at_work_s, done.n_planned, done.durations_s["encode"]
+            ).model_dump(mode="json"),
         },
         files=found.files,
         versions=library_versions(),
@@ -163,7 +152,7 @@ def _embed_missing(
     units: Sequence[Unit],
     task: EmbedTask,
     config: EmbedConfig,
-    workers: int,
+    machines: Machines,
     resources: Resources,
     store: Store,
     held: Held,
@@ -174,17 +163,18 @@ def _embed_missing(
     if done.units:
         note("embed", f"{len(done.units):,} of {len(units):,} units already done")
     missing = [unit for unit in units if unit.name not in done.units]
-    in_stages = config.stages == "apart" or (config.stages == "auto" and task.device == "cuda")
+    workers = machines.for_units(len(missing)).workers
     with (
         progress("embed", sum(unit.n_rows for unit in units), "cutouts", done=done.n_planned) as advance,
         _draining(store, task) as terminated,
     ):
         first_began: float | None = None
-        for commit in embed(missing, task, min(workers, max(1, len(missing))), resources, in_stages):
+        for commit in embed(missing, task, workers, resources, machines.in_stages):
             if first_began is None:
                 first_began = perf_counter() - commit.durations_s["total"]
             done.at_work_s = perf_counter() - first_began
             done.add(commit)
+            done.n_here += commit.n_planned
             advance(commit.n_planned)
             held.check()
             _check_rejects(done, config.max_reject_fraction)
@@ -228,16 +218,62 @@ def _draining(store: Store, task: EmbedTask) -> Iterator[threading.Event]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _workers(wanted: int | None, device: str, resources: Resources) -> int:
-    workers = wanted or (resources.gpus if device == "cuda" else resources.cores)
+def make_task(
+    plan: Manifest,
+    network: Manifest,
+    preset: Preset,
+    cutouts: CutoutConfig,
+    config: EmbedConfig,
+    store: Store,
+    embeddings_id: str,
+    holder: str,
+    machines: Machines,
+) -> EmbedTask:
+    """Compose what all units of a run share."""
+    return EmbedTask(
+        output=store.uri(),
+        plan_id=plan.id,
+        encoder_id=network.id,
+        embeddings_id=embeddings_id,
+        holder=holder,
+        architecture=network.identity["architecture"],
+        dimension=network.detail["dimension"],
+        preset=preset,
+        views=config.views,
+        batch_size=config.batch_size,
+        precision=config.precision,
+        runtime=config.runtime,
+        cutouts=cutouts,
+        device=machines.device,
+    )
+
+
+def read_units(plan: Manifest, store: Store) -> list[Unit]:
+    """Read the units of a plan, in its order."""
+    table = read_table(store.below(paths.artefact("plan", plan.id)), paths.UNITS)
+    return [Unit(**row) for row in table.to_pylist()]
+
+
+def choose_machines(config: EmbedConfig, resources: Resources) -> Machines:
+    """Choose the device and the number of encoder actors.
+
+    Raises
+    ------
+    ConfigError
+        GPUs are wanted, and there are none; or more actors than the cluster holds.
+    """
+    if config.device == "cuda" and not resources.gpus:
+        raise ConfigError("embed.device: expected a GPU for 'cuda', found none in the Ray cluster; use 'cpu' or 'auto'")
+    device = "cuda" if resources.gpus and config.device != "cpu" else "cpu"
+    workers = config.workers or (resources.gpus if device == "cuda" else resources.cores)
     if workers > most_workers(device, resources):
         raise ConfigError(
             f"embed.workers: expected at most {most_workers(device, resources)} on this cluster, found {workers}"
         )
-    return workers
-
-
-def _device(wanted: str, resources: Resources) -> str:
-    if wanted == "cuda" and not resources.gpus:
-        raise ConfigError("embed.device: expected a GPU for 'cuda', found none in the Ray cluster; use 'cpu' or 'auto'")
-    return "cuda" if resources.gpus and wanted != "cpu" else "cpu"
+    return Machines(
+        device=device,
+        workers=workers,
+        cores=resources.cores,
+        in_stages=config.stages == "apart" or (config.stages == "auto" and device == "cuda"),
+        is_local=resources.is_local,
+    )

@@ -4,7 +4,7 @@ from engine.storage.artefacts import claimed, read_manifest
 from engine.storage.lease import lease
 from engine.storage.store import Store
 from engine.storage.weights import check_source
-from jobs import embed, encoder, index, plan, reduce
+from jobs import embed, encoder, index, plan, preflight, reduce
 from schemas.config import ReleaseJob
 from schemas.manifest import Manifest
 from schemas.preset import load_preset
@@ -28,6 +28,17 @@ def run_plan(job: ReleaseJob) -> Manifest:
     store = Store(job.output)
     with lease(store):
         return plan.run(job.catalogue, job.plan, store)
+
+
+def run_preflight(job: ReleaseJob, options: preflight.Options) -> preflight.Preflight | None:
+    """Run the first stage, fix the encoder, and predict what the second stage takes. Raises as `preflight.run`."""
+    check_inputs(job)
+    prices = preflight.read_prices(options)
+    store = Store(job.output)
+    with lease(store):
+        planned = plan.run(job.catalogue, job.plan, store)
+        network = encoder.run(job.encoder, load_preset(job.embed.preset), store)
+    return preflight.run(planned, network, job, store, options, prices)
 
 
 def run_embed(job: ReleaseJob) -> Manifest:

@@ -219,7 +219,7 @@ def load_job(model: type[Job], path: Path | None, overrides: dict[str, Any]) -> 
     settings: dict[str, Any] = {}
     if path is not None:
         if not path.is_file():
-            raise InputNotFoundError(f"job config: expected a YAML file, found nothing at {path}")
+            raise InputNotFoundError(f"expected a YAML file, found nothing at {path}")
         try:
             settings = yaml.safe_load(path.read_text()) or {}
         except (yaml.YAMLError, UnicodeDecodeError) as error:

@@ -28,6 +28,12 @@ class InputNotFoundError(VoorwerpError):
     exit_code = 66
 
 
+class PreflightError(VoorwerpError):
+    """A job would not fit: disk, memory, time or money, or too many rejects in a sample. No machine was asked for."""
+
+    exit_code = 69
+
+
 class WorkersLostError(VoorwerpError):
     """Workers die again and again; the run can be resumed once the cause is found."""
 

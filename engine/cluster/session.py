@@ -32,6 +32,8 @@ class Resources:
     gpus: int
     logical_cpus: int
     """What Ray counts with: more than the cores on a small machine."""
+    is_local: bool
+    """Whether it is this machine."""
 
 
 def connect(config: RayConfig) -> Resources:
@@ -44,7 +46,7 @@ def connect(config: RayConfig) -> Resources:
     StoreError
         The cluster at the given address cannot be reached.
     """
-    address = config.address or os.environ.get("RAY_ADDRESS")
+    address = cluster_address(config)
     if not ray.is_initialized():
         _start(address, config.num_cpus)
     context = ray.data.DataContext.get_current()
@@ -57,7 +59,22 @@ def connect(config: RayConfig) -> Resources:
     resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
     cpus = int(resources.get("CPU", 1))
     cores = cpus if address else min(os.cpu_count() or 1, cpus)
-    return Resources(cores=cores, gpus=int(resources.get("GPU", 0)), logical_cpus=cpus)
+    return Resources(cores=cores, gpus=int(resources.get("GPU", 0)), logical_cpus=cpus, is_local=is_local(address))
+
+
+def cluster_address(config: RayConfig) -> str | None:
+    """Address of the cluster that the config or the environment names; None for neither."""
+    return config.address or os.environ.get("RAY_ADDRESS")
+
+
+def is_local(address: str | None) -> bool:
+    """Whether an address stands for a cluster that this process starts on this machine."""
+    return address in (None, "", "local")
+
+
+def local_cpus(num_cpus: int | None) -> int:
+    """Logical CPUs of a local cluster."""
+    return num_cpus or max(SMALLEST_LOCAL_CPUS, os.cpu_count() or 1)
 
 
 @contextmanager
@@ -86,8 +103,7 @@ def _start(address: str | None, num_cpus: int | None) -> None:
                 _check_reachable(address)
                 ray.init(address=address, **quiet)
             else:
-                cpus = num_cpus or max(SMALLEST_LOCAL_CPUS, os.cpu_count() or 1)
-                ray.init(address="local", num_cpus=cpus, include_dashboard=False, **quiet)
+                ray.init(address="local", num_cpus=local_cpus(num_cpus), include_dashboard=False, **quiet)
     except (OSError, RuntimeError, ValueError) as error:
         raise StoreError(f"ray.address: cannot use the Ray cluster at {address or 'this machine'}: {error}") from error
     finally:

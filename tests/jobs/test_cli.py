@@ -1,5 +1,6 @@
 """The command as a user types it: messages, exit codes, and that nothing is started for a job that cannot run."""
 
+import json
 import os
 import re
 import signal
@@ -136,6 +137,55 @@ def test_an_unreachable_ray_cluster_is_reported_at_once(finished: Path, survey: 
         "index", job, "-o", finished, "--components", "5", "-s", "index.rows_per_shard=7", **UNREACHABLE_RAY
     )
     assert_refused(result, 74, "cannot use the Ray cluster at 127.0.0.1:1")
+
+
+@pytest.fixture
+def absent(tmp_path: Path, tiny_weights: Path) -> Path:
+    """A job over 2,000 galaxies whose cutouts are not there."""
+    table = pd.DataFrame({"object_id": range(2000), "ra_deg": np.arange(2000) / 10, "dec_deg": 5.0, "cutout": "x.jpg"})
+    table.to_csv(tmp_path / "absent.csv", index=False)
+    return write_job(tmp_path, tmp_path / "absent.csv", tiny_weights)
+
+
+def test_a_preflight_refuses_too_many_rejects_before_ray(absent: Path) -> None:
+    result = voorwerp("plan", absent, "--preflight", **UNREACHABLE_RAY)
+    assert_refused(result, 69, "does not fit", r"64 of 64 cutouts in the sample are rejected \(64 not_found\)")
+    assert "bytes written" not in result.stdout
+
+
+def test_a_preflight_refuses_workers_that_need_more_memory_time_and_money_than_there_is(
+    absent: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "prices.yaml").write_text("currency: EUR\nper_cpu_hour: 1000\n")
+    options = ["--prices", tmp_path / "prices.yaml", "--most-cost", "1", "--most-hours", "0.0001", "--sample", "5"]
+    settings = ["plan.rows_per_unit=1", "ray.num_cpus=3000", "embed.workers=2000", "embed.max_reject_fraction=1"]
+    report = tmp_path / "preflight.json"
+    result = voorwerp(
+        "plan", absent, "--preflight", *options, "--report", report, *(word for key in settings for word in ("-s", key))
+    )
+    assert_refused(result, 69, "memory: about .* and this machine has", "time: about", "cost: about .* EUR")
+    found = json.loads(report.read_text())
+    assert [line.partition(":")[0] for line in found["refused"]] == ["memory", "time", "cost"]
+    assert found["work"]["n_objects"] == found["machines"]["workers"] == 2000
+    assert found["probe"]["n_objects"] == 5
+    assert "2,000 workers" in result.stdout
+
+
+def test_a_preflight_that_finds_nothing_to_refuse_asks_the_cluster(job: Path) -> None:
+    result = voorwerp("plan", job, "--preflight", **UNREACHABLE_RAY)
+    assert_refused(result, 74, "64 cutouts read and decoded", "cannot use the Ray cluster at 127.0.0.1:1")
+
+
+def test_a_preflight_refuses_options_that_cannot_be_meant(job: Path, tmp_path: Path) -> None:
+    assert_refused(voorwerp("plan", job, "--most-hours", "1"), 2, "expected --preflight with them")
+    assert_refused(voorwerp("plan", job, "--preflight", "--most-cost", "1"), 2, "expected --prices with it")
+    (tmp_path / "prices.yaml").write_text("currency: EUR\nper_cpu_hours: 1\n")
+    result = voorwerp("plan", job, "--preflight", "--prices", tmp_path / "prices.yaml")
+    assert_refused(result, 2, "per_cpu_hours: unknown key", "did you mean 'per_cpu_hour'")
+    result = voorwerp("plan", job, "--preflight", "--prices", tmp_path / "none.yaml")
+    assert_refused(result, 66, "expected a YAML file, found nothing at .*none.yaml")
+    result = voorwerp("plan", job, "--preflight", "-s", "embed.workers=1000")
+    assert_refused(result, 2, "embed.workers: expected at most")
 
 
 def test_duplicate_ids_stop_with_a_list_or_keep_the_first(job: Path, survey: Path, tmp_path: Path) -> None:
