@@ -18,7 +18,8 @@ from jobs.report import accounting, console, note, progress
 from schemas import paths
 from schemas.errors import IntegrityError
 from schemas.manifest import FileRecord, Kind, Manifest
-from schemas.tables import OBJECT_ID
+from schemas.reject import WITHOUT_PLACE
+from schemas.tables import OBJECT_ID, REASON
 
 _CATALOGUES: set[Kind] = {"plan", "packed", "embeddings", "components"}
 
@@ -74,10 +75,11 @@ def _check_file(folder: Store, record: FileRecord) -> Iterator[str]:
 
 def _check_accounting(store: Store, plan: Manifest, made: Manifest) -> Iterator[str]:
     folder = store.below(paths.artefact(made.kind, made.id))
-    rejected = read_table(folder, paths.REJECTS, [OBJECT_ID])[OBJECT_ID].to_pylist()
+    rejects = read_table(folder, paths.REJECTS, [OBJECT_ID, REASON]).to_pylist()
+    rejected = [reject[OBJECT_ID] for reject in rejects]
     ids = read_columns(folder, [OBJECT_ID])[OBJECT_ID].to_pylist()
-    if made.kind == "packed":  # It keeps the rows of rejects that have a place on the sky, without a cutout.
-        without = set(rejected)
+    if made.kind == "packed":  # It keeps a row for every planned object; those of rejects have no cutout.
+        without = {reject[OBJECT_ID] for reject in rejects if reject[REASON] not in WITHOUT_PLACE}
         ids = [object_id for object_id in ids if object_id not in without]
     if plan.counts["planned"] != len(ids) + len(rejected):
         yield f"{plan.counts['planned']} planned, but {len(ids)} {made.kind} + {len(rejected)} rejected"

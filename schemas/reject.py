@@ -31,3 +31,7 @@ class RejectReason(StrEnum):
     WORKER_CRASH = "worker_crash", "reading, decoding or encoding this cutout killed its process, alone as well"
     TIMEOUT = "timeout", "reading and decoding took longer than `cutouts.max_seconds`"
     NAN_EMBEDDING = "nan_embedding", "the encoder returned NaN or infinity for finite pixels"
+
+
+WITHOUT_PLACE = frozenset({RejectReason.BAD_COORD, RejectReason.DUPLICATE_ID})
+"""Reasons of planning: such a row is in no plan."""

@@ -15,6 +15,7 @@ from engine.compute.views import make_views, seen
 from engine.storage.cutouts import CutoutReader
 from engine.storage.images import CutoutError, decode_cutout
 from engine.storage.pins import pin_of
+from engine.storage.references import parse
 from schemas.reject import RejectReason
 from schemas.tables import CUTOUT, OBJECT_ID
 
@@ -25,8 +26,6 @@ DECODING = 2
 
 Loaded = list[np.ndarray | Reject]
 """Per row its views, (views, bands, crop, crop) float32, or why there are none."""
-Loader = Callable[[pa.Table], Callable[[], Loaded]]
-"""Starts to load some objects; what it returns waits for them."""
 
 
 class StuckError(Exception):
@@ -37,27 +36,54 @@ FATAL = (StuckError, MemoryError)
 """A process that meets one of these has to end; what it worked on is tried again, in the end row by row."""
 
 
-@contextmanager
-def threaded(task: EmbedTask) -> Iterator[Loader]:
-    """Give a loader that reads and decodes in threads of this process."""
-    threads, decoding = ThreadPoolExecutor(READS_IN_FLIGHT), threading.BoundedSemaphore(DECODING)
-    reader = CutoutReader(task.cutouts)
+class Loader:
+    """Reads and decodes in threads of this process."""
 
-    def start(objects: pa.Table) -> Callable[[], Loaded]:
-        futures = [threads.submit(load, objects, row, task, reader, decoding) for row in range(len(objects))]
+    def __init__(self, task: EmbedTask) -> None:
+        self._task = task
+        self._threads = ThreadPoolExecutor(READS_IN_FLIGHT)
+        self._decoding = threading.BoundedSemaphore(DECODING)
+        self._reader = CutoutReader(task.cutouts)
+
+    def __call__(self, objects: pa.Table) -> Callable[[], Loaded]:
+        """Start to load objects; what is returned waits for them, and raises StuckError where one takes too long."""
+        arguments = (self._task, self._reader, self._decoding)
+        futures = [self._threads.submit(load, objects, row, *arguments) for row in range(len(objects))]
+        limit_s = self._task.cutouts.max_seconds
 
         def wait() -> Loaded:
             try:
-                return [future.result(task.cutouts.max_seconds) for future in futures]
+                return [future.result(limit_s) for future in futures]
             except TimeoutError as error:
-                raise StuckError(f"a cutout took longer than {task.cutouts.max_seconds} s") from error
+                raise StuckError(f"a cutout took longer than {limit_s} s") from error
 
         return wait
 
+    def changed(self, objects: pa.Table) -> dict[int, Reject]:
+        """Reject rows whose containers were replaced while they were read; errors as of `CutoutReader.changed`."""
+        changed = self._reader.changed()
+        if not changed:
+            return {}
+        files = [parse(text).file if text else None for text in objects[CUTOUT].to_pylist()]
+        return {
+            row: Reject(RejectReason.CHANGED, f"{file}: {changed[file]}, while it was read")
+            for row, file in enumerate(files)
+            if file in changed
+        }
+
+    def close(self) -> None:
+        """Let go of the threads without waiting for them."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+@contextmanager
+def threaded(task: EmbedTask) -> Iterator[Loader]:
+    """Give a loader for the length of a block."""
+    loader = Loader(task)
     try:
-        yield start
+        yield loader
     finally:
-        threads.shutdown(wait=False, cancel_futures=True)
+        loader.close()
 
 
 def load(

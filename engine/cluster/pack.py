@@ -23,6 +23,7 @@ from engine.storage.cutouts import CutoutReader
 from engine.storage.images import CutoutError
 from engine.storage.parquet import read_table, write_table
 from engine.storage.pins import pin_of
+from engine.storage.sink import Sink
 from engine.storage.store import Store
 from schemas import paths
 from schemas.config import CutoutConfig, Section
@@ -75,22 +76,13 @@ def pack_partition(partition: Partition, task: PackTask) -> Commit:
     if record := find_commit(store, task.packed_id, partition.name):
         return record
     objects = read_table(store.below(paths.artefact("plan", task.plan_id)), partition.path)
-    rejected: dict[int, Reject] = {}
-    with store.below(paths.artefact("packed", task.packed_id)).writing(partition.path) as sink:
-        schema = packed_schema(objects.schema)
-        compression = {name: "none" if name == CUTOUT else "zstd" for name in schema.names}
-        with pq.ParquetWriter(
-            pa.PythonFile(sink, mode="w"),
-            schema,
-            compression=compression,
-            use_dictionary=False,
-            write_statistics=[name for name in schema.names if name != CUTOUT],
-            write_page_checksum=True,
-        ) as writer:
-            for start, cutouts in _groups(objects, task):
-                rows = objects.slice(start, len(cutouts))
-                rejected |= {start + at: found for at, found in enumerate(cutouts) if isinstance(found, Reject)}
-                writer.write_table(_packed_rows(rows, cutouts, schema), row_group_size=len(rows))
+    folder = store.below(paths.artefact("packed", task.packed_id))
+    while True:
+        reader = CutoutReader(task.cutouts)
+        with folder.writing(partition.path) as sink:
+            rejected = _write(sink, objects, reader, task)
+        if not reader.changed():
+            break  # Else a container was replaced while it was read; what it held is rejected next time.
     bad = np.zeros(len(objects), bool)
     bad[list(rejected)] = True
     rejects = rejects_table(objects.filter(pa.array(bad)), [rejected[row] for row in sorted(rejected)])
@@ -109,19 +101,37 @@ def packed_schema(planned: pa.Schema) -> pa.Schema:
     return pa.schema([*kept, pa.field(PACKED_FROM, pa.string()), pa.field(CUTOUT, pa.large_binary())])
 
 
+def _write(sink: Sink, objects: pa.Table, reader: CutoutReader, task: PackTask) -> dict[int, Reject]:
+    """Write one partition, row group by row group; return the rows that have no cutout, and why."""
+    rejected: dict[int, Reject] = {}
+    schema = packed_schema(objects.schema)
+    with pq.ParquetWriter(
+        pa.PythonFile(sink, mode="w"),
+        schema,
+        compression={name: "none" if name == CUTOUT else "zstd" for name in schema.names},
+        use_dictionary=False,
+        write_statistics=[name for name in schema.names if name != CUTOUT],
+        write_page_checksum=True,
+    ) as writer:
+        for start, cutouts in _groups(objects, reader, task.rows_per_group):
+            rows = objects.slice(start, len(cutouts))
+            rejected |= {start + at: found for at, found in enumerate(cutouts) if isinstance(found, Reject)}
+            writer.write_table(_packed_rows(rows, cutouts, schema), row_group_size=len(rows))
+    return rejected
+
+
 def _packed_rows(rows: pa.Table, cutouts: list[bytes | Reject], schema: pa.Schema) -> pa.Table:
     images = [None if isinstance(found, Reject) else found for found in cutouts]
     kept = [rows[name] for name in schema.names[:-2]]
     return pa.table([*kept, rows[CUTOUT], pa.array(images, pa.large_binary())], schema=schema)
 
 
-def _groups(objects: pa.Table, task: PackTask) -> Iterator[tuple[int, list[bytes | Reject]]]:
+def _groups(objects: pa.Table, reader: CutoutReader, rows_per_group: int) -> Iterator[tuple[int, list[bytes | Reject]]]:
     """Read the cutouts of each row group while the one before is written: (first row, cutouts)."""
-    reader = CutoutReader(task.cutouts)
     with ThreadPoolExecutor(READS_IN_FLIGHT) as threads:
         pending: deque[tuple[int, Iterator[bytes | Reject]]] = deque()
-        for start in range(0, len(objects), task.rows_per_group):
-            rows = objects.slice(start, task.rows_per_group)
+        for start in range(0, len(objects), rows_per_group):
+            rows = objects.slice(start, rows_per_group)
             pending.append((start, threads.map(partial(_read, reader, rows), range(len(rows)))))
             if len(pending) > 1:
                 first, cutouts = pending.popleft()

@@ -47,11 +47,13 @@ def load_unit(record: Row, task: EmbedTask, one_by_one: OneByOne) -> Row:
         try:
             with threaded(task) as loader:
                 loaded = loader(begun.objects)()
+                changed = loader.changed(begun.objects)
         except FATAL:
             os._exit(1)  # Ray starts another worker.
-        rejects = {row: result for row, result in enumerate(loaded) if isinstance(result, Reject)}
-        if len(rejects) < len(loaded):
-            views = np.concatenate([result for result in loaded if not isinstance(result, Reject)])
+        rejects = {row: result for row, result in enumerate(loaded) if isinstance(result, Reject)} | changed
+        good = [result for row, result in enumerate(loaded) if row not in rejects and not isinstance(result, Reject)]
+        if good:
+            views = np.concatenate(good)
     return {
         "commit": b"",
         "begun": json.dumps([begun.unit, begun.number, begun.since]).encode(),

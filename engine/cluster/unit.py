@@ -120,7 +120,7 @@ def embed_objects(objects: pa.Table, task: EmbedTask, encode: Encode, loader: Lo
             started = perf_counter()
             vectors[good] = pooled(encode(views), task.views)
             encode_s += perf_counter() - started
-    return Embedded(vectors, rejects | broken(vectors), encode_s)
+    return Embedded(vectors, rejects | broken(vectors) | loader.changed(objects), encode_s)
 
 
 def pooled(vectors: np.ndarray, n_views: int) -> np.ndarray:

@@ -3,6 +3,7 @@
 import hashlib
 import re
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import numpy as np
@@ -11,7 +12,7 @@ import pyarrow as pa
 from engine.storage.containers import ImageColumn, ImageStack
 from engine.storage.images import CutoutError
 from engine.storage.kept import Kept
-from engine.storage.pins import Opened, Pin, open_pinned
+from engine.storage.pins import Opened, Pin, open_pinned, pin_file
 from engine.storage.references import Bytes, Cell, is_stack, parse
 from engine.storage.store import explained
 from schemas.config import CutoutConfig
@@ -26,6 +27,8 @@ ROW_GROUPS_KEPT_BYTES = 256 * 2**20
 ROW_GROUPS_READ_AT_ONCE = 4
 """Of different files; those of other people's catalogues hold hundreds of megabytes each."""
 
+LOOKS_AT_ONCE = 16
+
 _MD5 = re.compile("[0-9a-f]{32}")
 
 
@@ -38,6 +41,7 @@ class CutoutReader:
         self._containers: Kept[ImageColumn | ImageStack] = Kept(CONTAINERS_OPEN)
         self._row_groups: Kept[pa.ChunkedArray] = Kept(ROW_GROUPS_KEPT_BYTES, lambda images: images.nbytes)
         self._reading = threading.BoundedSemaphore(ROW_GROUPS_READ_AT_ONCE)
+        self._met: set[tuple[str, Pin]] = set()
 
     def read(self, text: str | None, pin: Pin | None) -> bytes | np.ndarray:
         """Read one cutout: encoded bytes, or the pixels of a stack.
@@ -61,10 +65,28 @@ class CutoutReader:
         if not pin:
             raise CutoutError(RejectReason.NOT_FOUND, f"no file was at {text} when the release was planned")
         file, piece = parse(text)
+        if piece:
+            self._met.add((file, pin))
         try:
             return self._cell(file, piece, pin) if isinstance(piece, Cell) else self._bytes(file, piece, pin)
         except InputNotFoundError as error:
             raise CutoutError(RejectReason.NOT_FOUND, f"deleted since it was planned: {error}") from error
+
+    def changed(self) -> dict[str, str]:
+        """Look at the containers that were read once more: those that were replaced meanwhile, and how.
+
+        A container stays open while many cutouts are read from it, and an open S3 object may be overwritten. What was
+        read before a look that finds nothing is what was planned.
+
+        Raises
+        ------
+        StoreError
+            The store failed.
+        """
+        met = sorted(self._met)
+        with ThreadPoolExecutor(LOOKS_AT_ONCE) as threads:
+            pins = list(threads.map(pin_file, [file for file, _ in met]))
+        return {file: _difference(pin, now) for (file, pin), now in zip(met, pins, strict=True) if pin != now}
 
     def _bytes(self, file: str, piece: Bytes | None, pin: Pin) -> bytes:
         start, n_bytes = piece or (0, pin.size_bytes)
@@ -115,8 +137,12 @@ def _open_images(file: str, name: str, pin: Pin) -> ImageColumn | ImageStack:
 def _open_checked(file: str, pin: Pin) -> Opened:
     opened = open_pinned(file)
     if opened.pin != pin:
-        raise CutoutError(RejectReason.CHANGED, f"{file}: planned as {_words(pin)}, found {_words(opened.pin)}")
+        raise CutoutError(RejectReason.CHANGED, f"{file}: {_difference(pin, opened.pin)}")
     return opened
+
+
+def _difference(planned: Pin, found: Pin | None) -> str:
+    return f"planned as {_words(planned)}, found {_words(found) if found else 'nothing'}"
 
 
 def _words(pin: Pin) -> str:

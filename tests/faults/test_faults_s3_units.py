@@ -16,7 +16,7 @@ from engine.cluster.unit import Embedded, embed_objects, embed_unit
 from engine.storage.cutouts import CutoutReader
 from engine.storage.images import CutoutError
 from engine.storage.parquet import write_table
-from engine.storage.pins import pin_file, pin_files, resolve
+from engine.storage.pins import Pin, locate_cutouts, pin_file, pin_files, pin_of
 from engine.storage.references import cell_of
 from engine.storage.store import Store
 from schemas import paths
@@ -136,10 +136,13 @@ def test_a_commit_whose_every_answer_is_lost_is_found_by_the_next_attempt(
     assert_done_once(planned, embed(planned), expected)
 
 
+def located(uri: str) -> tuple[str, Pin | None]:
+    objects = locate_cutouts(pa.table({"cutout": [uri]}))
+    return objects["cutout"][0].as_py(), pin_of(objects, 0)
+
+
 def read(uri: str, check_md5: bool = True) -> bytes | np.ndarray:
-    reference = resolve([uri])[0]
-    assert reference
-    return CutoutReader(CutoutConfig(check_md5=check_md5)).read(reference, pin_file(reference.partition("#")[0]))
+    return CutoutReader(CutoutConfig(check_md5=check_md5)).read(*located(uri))
 
 
 def refused(uri: str) -> RejectReason:
@@ -214,9 +217,7 @@ def cutout(request: pytest.FixtureRequest, bad: Bad) -> str:
 def test_a_store_that_fails_for_good_while_a_cutout_is_read_rejects_nothing(
     bad: Bad, cutout: str, fault: Fault
 ) -> None:
-    reference = resolve([cutout])[0]
-    assert reference
-    pin = pin_file(reference.partition("#")[0])
+    reference, pin = located(cutout)
     rule = bad.proxy.add(fault, "GET", "/box", times=None)
     with pytest.raises(StoreError):
         CutoutReader(CutoutConfig()).read(reference, pin)
@@ -225,9 +226,7 @@ def test_a_store_that_fails_for_good_while_a_cutout_is_read_rejects_nothing(
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 def test_a_store_that_refuses_while_a_cutout_is_read_rejects_nothing(bad: Bad, cutout: str, method: str) -> None:
-    reference = resolve([cutout])[0]
-    assert reference
-    pin = pin_file(reference.partition("#")[0])
+    reference, pin = located(cutout)
     rule = bad.proxy.add(status(403), method, "/box", times=None)
     with pytest.raises(StoreError, match=f"access denied to access key {ACCESS_KEY} at {bad.store.uri()}/box"):
         CutoutReader(CutoutConfig()).read(reference, pin)

@@ -100,10 +100,11 @@ def test_what_cannot_be_packed_keeps_its_row_and_is_a_reject_with_a_reason(tiny_
     (catalogue.parent / "cutouts" / "3.jpg").unlink()
     text = catalogue.read_text().splitlines()
     text[1] = ",".join(["1000", "400.0", *text[1].split(",")[2:]])
-    catalogue.write_text("\n".join(text) + "\n")
-    packed = pack.run(pack_job(catalogue, tmp_path / "packed"))
-    assert packed.counts == {"planned": 30, "packed": 28, "rejected": 2}
-    assert packed.detail["rejected_by_reason"] == {"bad_coord": 1, "not_found": 1}
+    catalogue.write_text("\n".join([*text, text[6]]) + "\n")
+    job = pack_job(catalogue, tmp_path / "packed")
+    packed = pack.run(job.model_copy(update={"catalogue": job.catalogue.model_copy(update={"on_duplicate": "first"})}))
+    assert packed.counts == {"planned": 31, "packed": 28, "rejected": 3}
+    assert packed.detail["rejected_by_reason"] == {"bad_coord": 1, "duplicate_id": 1, "not_found": 1}
     assert verify.run(str(tmp_path / "packed"))
     folder = Store(str(tmp_path / "packed")).below(paths.artefact("packed", packed.id)).uri()
     release.run(make_job(folder, tmp_path / "out", tiny_weights))

@@ -35,7 +35,7 @@ def faulty_s3(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fault
     """A store that refuses on command, in place of the healthy one, asked once per request."""
     server = FaultyS3()
     monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
-    monkeypatch.setattr("engine.storage.s3.S3_ATTEMPTS", 1)
+    monkeypatch.setattr("engine.storage.failures.S3_TRIES", 1)
     _forget_clients()
     yield server
     _forget_clients()

@@ -480,3 +480,16 @@ def test_a_container_deleted_while_it_is_open_is_no_damage(faulty_s3: FaultyS3) 
         with pytest.raises(StoreError):
             shared.read(*second)
         assert reason(lambda second=second: reader().read(*second)) is RejectReason.NOT_FOUND
+
+
+def test_a_container_that_is_replaced_while_it_is_open_is_noticed(store: Store) -> None:
+    store.write("shard.tar", b"0123456789")
+    tar = store.uri("shard.tar")
+    pin = pin_file(tar)
+    reader = CutoutReader(CutoutConfig())
+    assert reader.read(f"{tar}#bytes=2-4", pin) == b"234"
+    assert reader.changed() == {}
+    store.write("shard.tar", b"abcdefghijk")
+    assert reader.changed().keys() == {tar}
+    store.delete("shard.tar")
+    assert "found nothing" in reader.changed()[tar]
