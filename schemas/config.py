@@ -87,7 +87,9 @@ class PlanConfig(Section):
 
     rows_per_partition: int = Field(20_000, ge=1, description="most rows in one HATS partition (one Parquet file)")
     rows_per_unit: int | None = Field(
-        None, ge=1, description="most rows in one unit of work; a 64th of the catalogue in [32, 512] when null"
+        None,
+        ge=1,
+        description="most rows in one unit of work; a 64th of the catalogue in [32, 512] when null",
     )
 
 

@@ -29,7 +29,7 @@ class EmbedUnit:
     """The actor that does a whole unit: loads the encoder once, turns units into commit records."""
 
     def __init__(self, task: EmbedTask, threads: int) -> None:
-        self._task = task
+        self._task, self._threads = task, threads
         self._runtime, self._encode = open_encoder(task, threads)
 
     def __call__(self, record: dict[str, Any]) -> dict[str, Any]:
@@ -37,7 +37,7 @@ class EmbedUnit:
         if is_draining(self._task):
             return {"commit": b""}
         try:
-            with threaded(self._task) as loader:
+            with threaded(self._task, self._threads) as loader:
                 commit = embed_unit(Unit(**record), self._task, self._encode, loader, embed_one_by_one, self._runtime)
         except FATAL:
             os._exit(1)  # Ray starts another worker.

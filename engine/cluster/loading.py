@@ -1,8 +1,11 @@
-"""Loading: cutouts are read and decoded in threads, and become views. Free of torch, so that its workers start fast."""
+"""Loading: cutouts are read by many threads ahead of time, and decoded to views when they are wanted.
 
-import threading
+Free of torch, so that its workers start fast. Decoding does not run beside the encoder of the same process: on cores
+that they share it only drives the encoder out of its caches (measured: 7.1 instead of 6.6 ms per cutout).
+"""
+
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 
 import numpy as np
@@ -21,8 +24,6 @@ from schemas.tables import CUTOUT, OBJECT_ID
 
 READS_IN_FLIGHT = 32
 """Reads wait for the store most of the time."""
-DECODING = 2
-"""Cutouts that are decoded at once: decoding is the processor's work, and there is one actor or task per core."""
 
 Loaded = list[np.ndarray | Reject]
 """Per row its views, (views, bands, crop, crop) float32, or why there are none."""
@@ -37,27 +38,44 @@ FATAL = (StuckError, MemoryError)
 
 
 class Loader:
-    """Reads and decodes in threads of this process."""
+    """Reads ahead and decodes in threads of this process.
 
-    def __init__(self, task: EmbedTask) -> None:
+    Parameters
+    ----------
+    task : EmbedTask
+    threads : int
+        Cutouts that are decoded at once: cores that belong to this process.
+    """
+
+    def __init__(self, task: EmbedTask, threads: int = 1) -> None:
         self._task = task
-        self._threads = ThreadPoolExecutor(READS_IN_FLIGHT)
-        self._decoding = threading.BoundedSemaphore(DECODING)
+        self._reading = ThreadPoolExecutor(READS_IN_FLIGHT)
+        self._decoding = ThreadPoolExecutor(threads)
         self._reader = CutoutReader(task.cutouts)
 
     def __call__(self, objects: pa.Table) -> Callable[[], Loaded]:
-        """Start to load objects; what is returned waits for them, and raises StuckError where one takes too long."""
-        arguments = (self._task, self._reader, self._decoding)
-        futures = [self._threads.submit(load, objects, row, *arguments) for row in range(len(objects))]
-        limit_s = self._task.cutouts.max_seconds
+        """Start to read the cutouts of some objects; what is returned decodes them.
 
-        def wait() -> Loaded:
-            try:
-                return [future.result(limit_s) for future in futures]
-            except TimeoutError as error:
-                raise StuckError(f"a cutout took longer than {limit_s} s") from error
+        Raises
+        ------
+        StuckError
+            Of what is returned: a cutout takes too long.
+        """
+        reads = [self._reading.submit(read, objects, row, self._reader) for row in range(len(objects))]
 
-        return wait
+        def decoded() -> Loaded:
+            views = [self._decoding.submit(load, objects, row, self._task, data) for row, data in enumerate(reads)]
+            self._wait(views)
+            return [view.result() for view in views]
+
+        return decoded
+
+    def _wait(self, views: list[Future[np.ndarray | Reject]]) -> None:
+        limit_s, n_pending = self._task.cutouts.max_seconds, len(views)
+        while pending := wait(views, limit_s).not_done:
+            if len(pending) == n_pending:
+                raise StuckError(f"a cutout took longer than {limit_s} s")
+            n_pending = len(pending)
 
     def changed(self, objects: pa.Table) -> dict[int, Reject]:
         """Reject rows whose containers were replaced while they were read; errors as of `CutoutReader.changed`."""
@@ -73,35 +91,44 @@ class Loader:
 
     def close(self) -> None:
         """Let go of the threads without waiting for them."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        for threads in (self._reading, self._decoding):
+            threads.shutdown(wait=False, cancel_futures=True)
 
 
 @contextmanager
-def threaded(task: EmbedTask) -> Iterator[Loader]:
+def threaded(task: EmbedTask, threads: int = 1) -> Iterator[Loader]:
     """Give a loader for the length of a block."""
-    loader = Loader(task)
+    loader = Loader(task, threads)
     try:
         yield loader
     finally:
         loader.close()
 
 
-def load(
-    objects: pa.Table, row: int, task: EmbedTask, reader: CutoutReader, decoding: threading.BoundedSemaphore
-) -> np.ndarray | Reject:
-    """Read the cutout of one object and make its views, (views, bands, crop, crop) float32."""
+def read(objects: pa.Table, row: int, reader: CutoutReader) -> bytes | np.ndarray | Reject:
+    """Read the cutout of one object; errors of the store as of `CutoutReader.read`."""
     try:
-        data = reader.read(objects[CUTOUT][row].as_py(), pin_of(objects, row))
-        with decoding:
-            pixels = decode_cutout(data, task.cutouts)
-            if pixels.full_scale is None and not np.isfinite(pixels.values).all():
-                return Reject(RejectReason.NAN_PIXELS, "NaN or infinite pixels")
-            height, width = pixels.values.shape[1:]
-            window = seen(height, width, task.preset, task.views)
-            image = display_image(*pixels, task.preset.bands, task.cutouts.stretch, *window)
-            object_id = objects[OBJECT_ID][row].as_py()
-            return make_views(image, task.preset, task.views, object_id, task.encoder_id, (height, width))
+        return reader.read(objects[CUTOUT][row].as_py(), pin_of(objects, row))
+    except CutoutError as error:
+        return Reject(error.reason, error.detail)
+
+
+def load(
+    objects: pa.Table, row: int, task: EmbedTask, data: Future[bytes | np.ndarray | Reject]
+) -> np.ndarray | Reject:
+    """Decode the cutout of one object, once it is read, to its views, (views, bands, crop, crop) float32."""
+    found = data.result()
+    if isinstance(found, Reject):
+        return found
+    try:
+        pixels = decode_cutout(found, task.cutouts)
+        if pixels.full_scale is None and not np.isfinite(pixels.values).all():
+            return Reject(RejectReason.NAN_PIXELS, "NaN or infinite pixels")
+        height, width = pixels.values.shape[1:]
+        window = seen(height, width, task.preset, task.views)
+        image = display_image(*pixels, task.preset.bands, task.cutouts.stretch, *window)
     except CutoutError as error:
         return Reject(error.reason, error.detail)
     except ValueError as error:
         return Reject(RejectReason.SHAPE, str(error))
+    return make_views(image, task.preset, task.views, objects[OBJECT_ID][row].as_py(), task.encoder_id, (height, width))

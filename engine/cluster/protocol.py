@@ -36,7 +36,7 @@ def begin(store: Store, run_id: str, unit: str) -> int:
     """
     name = uuid4().hex.encode()  # Tells a mark of ours whose answer was lost from one of another attempt.
     for number in range(1, MOST_ATTEMPTS + 1):
-        if store.create(paths.attempt(run_id, unit, number), name):
+        if store.create(paths.attempt(run_id, unit, number), name, durable=False):
             return number
     raise WorkersLostError(
         f"{MOST_ATTEMPTS} workers were lost at unit {unit}, and no deadly cutout is the cause; is there "

@@ -87,8 +87,11 @@ def units(slices: list[sky.Slice], rows_per_unit: int) -> list[Unit]:
 
 
 def default_rows_per_unit(n_objects: int) -> int:
-    """A 64th of the objects in [32, 512]: workers of small releases end together, large ones make few records."""
-    return min(512, max(32, -(-n_objects // 64)))
+    """A 64th of the objects in [32, 512], in whole batches of 32.
+
+    The workers of a small release end together, a large release makes few records.
+    """
+    return min(512, max(32, 32 * -(-n_objects // (32 * 64))))
 
 
 def _rejects(catalogue: pa.Table, rows: np.ndarray, reject: Reject) -> pa.Table:

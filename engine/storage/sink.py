@@ -40,14 +40,17 @@ class LocalFile:
         os.replace(self._temporary, self._target)
         sync_folder(self._target.parent)
 
-    def link(self) -> bool:
+    def link(self, durable: bool) -> bool:
         """Become the file unless there is one; return whether it did."""
-        self.settle()
+        if durable:
+            self.settle()
+        self._file.flush()
         try:
             os.link(self._temporary, self._target)
         except FileExistsError:
             return False
-        sync_folder(self._target.parent)
+        if durable:
+            sync_folder(self._target.parent)
         return True
 
     def settle(self) -> None:

@@ -171,11 +171,11 @@ class Store:
             with suppress(*FAILURES):
                 target.abandon()
 
-    def create(self, path: str, data: bytes) -> bool:
+    def create(self, path: str, data: bytes, durable: bool = True) -> bool:
         """Write a whole file unless one is there already; of several writers with different data one gets True.
 
         True also where exactly these bytes are there: the answer to a write may be lost, and its repetition is refused.
-        Empty files tell nothing, so they do not count as the same.
+        Empty files tell nothing, so they do not count as the same. What is not `durable` may be lost with the power.
 
         Raises
         ------
@@ -183,7 +183,7 @@ class Store:
             The store failed or refused.
         """
         with explained(self.uri(path), writing=True, size_bytes=len(data)):
-            created = self._create(self.full_path(path), data)
+            created = self._create(self.full_path(path), data, durable)
         return created or self._has(path, data)
 
     def read_versioned(self, path: str) -> tuple[bytes, str]:
@@ -299,13 +299,13 @@ class Store:
         with explained(self.uri(path)):
             return self._ask(lambda filesystem: filesystem.get_file_info(self.full_path(path))).type
 
-    def _create(self, full: str, data: bytes) -> bool:
+    def _create(self, full: str, data: bytes, durable: bool) -> bool:
         if not self.is_local:
             return put_if(full, data, IfNoneMatch="*")
         target = LocalFile(Path(full))
         try:
             target.put(memoryview(data))
-            return target.link()
+            return target.link(durable)
         finally:
             with suppress(OSError):
                 target.abandon()

@@ -144,7 +144,7 @@ def test_a_unit_is_the_row_group_that_parquet_writes() -> None:
 
 
 @pytest.mark.parametrize(
-    ("n", "expected"), [(0, 32), (1, 32), (2048, 32), (4096, 64), (4097, 65), (32768, 512), (10**9, 512)]
+    ("n", "expected"), [(0, 32), (1, 32), (2048, 32), (4096, 64), (4097, 96), (32768, 512), (10**9, 512)]
 )
 def test_the_default_unit_is_a_64th_within_bounds(n: int, expected: int) -> None:
     assert default_rows_per_unit(n) == expected

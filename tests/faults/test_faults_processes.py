@@ -104,14 +104,14 @@ def test_three_killed_workers_and_two_killed_drivers_change_nothing(
 ) -> None:
     job, output = write_job(tmp_path, survey, tiny_weights), tmp_path / "out"
     for n_commits in (1, 3):
-        with driver(job, slow_s=0.4) as process:
+        with driver(job, slow_s=0.05) as process:
             wait_for_commits(process, output, n_commits)
             process.send_signal(signal.SIGKILL)
             assert ended(process)[0] == -signal.SIGKILL
     before = len(commits(output))
     assert 3 <= before < 12
     killed: set[int] = set()
-    with driver(job, slow_s=0.4) as process:
+    with driver(job, slow_s=0.05) as process:
         for n_commits in (before + 1, before + 2, before + 3):
             wait_for_commits(process, output, n_commits)
             kill_a_worker(process, killed)
@@ -148,7 +148,7 @@ def test_sigterm_finishes_the_units_in_work_and_frees_the_lease(
     tmp_path: Path, survey: Path, tiny_weights: Path, finished: Path
 ) -> None:
     job, output = write_job(tmp_path, survey, tiny_weights), tmp_path / "out"
-    with driver(job, slow_s=2.0) as process:
+    with driver(job, slow_s=0.25) as process:
         wait_for_commits(process, output, 2)
         busy = subprocess.run(
             [str(Path(sys.executable).parent / "voorwerp"), "release", str(job)],
@@ -179,7 +179,7 @@ def test_a_lost_node_costs_time_and_nothing_else(
 ) -> None:
     job, output = write_job(tmp_path, survey, tiny_weights), tmp_path / "out"
     script = [sys.executable, str(Path(__file__).with_name("two_nodes.py"))]
-    environment = sabotaged(slow_s=0.4)
+    environment = sabotaged(slow_s=0.05)
     with subprocess.Popen(
         script, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     ) as cluster:
@@ -188,7 +188,7 @@ def test_a_lost_node_costs_time_and_nothing_else(
         address = cluster.stdout.readline().strip()
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("RAY_ADDRESS", address)
-            with driver(job, slow_s=0.4) as process:
+            with driver(job, slow_s=0.05) as process:
                 wait_for_commits(process, output, 3)
                 cluster.stdin.write("lose a node\n")
                 cluster.stdin.flush()
