@@ -173,6 +173,8 @@ def _resized(image: np.ndarray, preset: Preset, n_views: int, whole: tuple[int, 
 
 
 def _normalised(view: np.ndarray, preset: Preset) -> np.ndarray:
-    mean = np.asarray(preset.mean, np.float32)[:, None, None]
-    std = np.asarray(preset.std, np.float32)[:, None, None]
-    return np.ascontiguousarray((view - mean) / std, dtype=np.float32)
+    if any(preset.mean) or any(std != 1 for std in preset.std):
+        mean = np.asarray(preset.mean, np.float32)[:, None, None]
+        std = np.asarray(preset.std, np.float32)[:, None, None]
+        view = (view - mean) / std
+    return np.ascontiguousarray(view, dtype=np.float32)
