@@ -128,11 +128,13 @@ def _read_parquet(store: Store, config: CatalogueConfig) -> tuple[pa.Table, dict
     files = _parquet_files(store) or store.full_path()
     dataset = pads.dataset(files, filesystem=store.filesystem, format="parquet")
     if not _holds_images(dataset.schema, config.cutout_column):
+        _check_drift(dataset, dataset.schema)
         return dataset.to_table(), {}
     if "#" in config.cutout_column:
         raise DataError(
             f"{store.uri()}: column {config.cutout_column!r}: a column of images cannot have a # in its name"
         )
+    _check_drift(dataset, dataset.schema.remove(dataset.schema.get_field_index(config.cutout_column)))
     others = [name for name in dataset.schema.names if name != config.cutout_column]
 
     def read(file: pads.ParquetFileFragment) -> pa.Table:
@@ -151,6 +153,41 @@ def _parquet_files(store: Store) -> list[fs.FileInfo]:
         for file in store.entries()
         if file.path.endswith(_PARQUET) and not any(part.startswith((".", "_")) for part in file.path.split("/"))
     ]
+
+
+def _check_drift(dataset: pads.FileSystemDataset, expected: pa.Schema) -> None:
+    """Refuse files of other columns than the first one's: Arrow would fill in nulls and drop the rest.
+
+    `expected` is the dataset's schema, but for a column of images: each of these says itself what it holds.
+    """
+    first = dataset.files[0] if dataset.files else ""
+    with ThreadPoolExecutor(_FILES_AT_ONCE) as threads:
+        fragments = list(dataset.get_fragments())
+        schemas = threads.map(lambda fragment: fragment.physical_schema, fragments)
+        for fragment, found in zip(fragments, schemas, strict=True):
+            if missing := set(expected.names) - set(found.names):
+                raise DataError(
+                    f"{fragment.path}: expected the columns of {first}, found no {', '.join(sorted(missing))}"
+                )
+            if more := set(found.names) - set(dataset.schema.names):
+                raise DataError(
+                    f"{fragment.path}: expected the columns of {first}, found also {', '.join(sorted(more))}"
+                )
+            for field in expected:
+                kind = found.field(field.name).type
+                if _family(kind) != _family(field.type) and not pa.types.is_null(kind):
+                    raise DataError(
+                        f"{fragment.path}: column {field.name!r}: expected {field.type} as in {first}, found {kind}"
+                    )
+
+
+def _family(kind: pa.DataType) -> pa.DataType:
+    """Equate types that hold the same values: text however it is stored, bytes likewise."""
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    if pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
+        return pa.string()
+    return pa.binary() if pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind) else kind
 
 
 def _holds_images(schema: pa.Schema, column: str) -> bool:

@@ -478,3 +478,32 @@ def test_a_catalogue_that_is_not_there_is_told_apart(tmp_path: Path, name: str) 
 def test_an_empty_folder_is_no_catalogue(tmp_path: Path) -> None:
     refuse(tmp_path, "cannot tell the format")
     refuse(tmp_path, str(tmp_path), format="hats")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"dec_deg": None}, "second.parquet: expected the columns of .*first.parquet, found no dec_deg"),
+        ({"seeing": [1.0, 2.0, 3.0]}, "second.parquet: expected the columns of .*first.parquet, found also seeing"),
+        ({"ra_deg": ["1", "2", "3"]}, "second.parquet: column 'ra_deg': expected double .*, found string"),
+    ],
+)
+def test_files_whose_schema_drifts_are_refused_with_file_and_column(
+    tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
+    pq.write_table(pa.table(columns()), tmp_path / "first.parquet")
+    pq.write_table(pa.table(columns(**change)), tmp_path / "second.parquet")
+    refuse(tmp_path, message)
+
+
+def test_text_may_be_stored_otherwise_in_another_file_and_a_column_be_empty(tmp_path: Path) -> None:
+    table = pa.table(columns())
+    pq.write_table(table, tmp_path / "first.parquet")
+    place = table.schema.get_field_index("cutout")
+    other = table.set_column(place, "cutout", table["cutout"].cast(pa.large_string()))
+    place = table.schema.get_field_index("magnitude")
+    other = other.set_column(place, "magnitude", pa.nulls(len(table)))
+    pq.write_table(other, tmp_path / "second.parquet")
+    found = read(tmp_path)
+    assert len(found) == 2 * len(table)
+    assert found["magnitude"].null_count == len(table)
