@@ -25,7 +25,7 @@ from engine.cluster.embed import ACTOR_CPUS
 from engine.cluster.loading import READS_IN_FLIGHT, Loaded, StuckError, threaded
 from engine.cluster.session import Resources, causes, local_cpus
 from engine.cluster.task import EmbedTask, open_encoder
-from engine.compute.estimate import READ, Requests
+from engine.compute.estimate import READ_PINNED, Requests
 from engine.compute.rejects import Reject
 from engine.storage.artefacts import decode, encode
 from engine.storage.cutouts import CutoutReader
@@ -137,7 +137,8 @@ def _references(objects: pa.Table) -> list[Reference | None]:
 def requests_of_unit(references: Sequence[Reference | None]) -> Requests:
     """Count the requests to S3 that the cutouts of one unit need.
 
-    A file of its own is asked for its version and read. A container is opened once per unit; then each member of a tar
+    A file of its own is asked for its version and read. A container is opened once per unit, and looked at once more in
+    the end; then each member of a tar
     or image of a stack is one request, and so is each row group of a column, which are taken to be of the size that
     `voorwerp pack` makes.
     """
@@ -149,7 +150,7 @@ def requests_of_unit(references: Sequence[Reference | None]) -> Requests:
             continue
         file, piece = reference
         if piece is None:
-            found += READ
+            found += READ_PINNED
             continue
         opened.add((file, piece.name if isinstance(piece, Cell) else ""))
         if isinstance(piece, Cell) and not is_stack(file):
@@ -157,7 +158,8 @@ def requests_of_unit(references: Sequence[Reference | None]) -> Requests:
         else:
             found += Requests(n_get=1)
     footers = sum(bool(name) for _, name in opened)
-    return found + Requests(n_head=len(opened), n_get=footers + len(row_groups))
+    looks = len({file for file, _ in opened})
+    return found + Requests(n_head=len(opened) + looks, n_get=footers + len(row_groups))
 
 
 def measure_here(

@@ -77,8 +77,10 @@ class Requests(Record):
         return self.n_get + self.n_head + self.n_put + self.n_list
 
 
-READ = Requests(n_head=1, n_get=1)
+READ = Requests(n_get=1)
 """Of a whole file."""
+READ_PINNED = Requests(n_head=1, n_get=1)
+"""Of a cutout, whose version is looked at first."""
 READ_ROW_GROUP = Requests(n_head=1, n_get=2)
 """The footer, then the columns."""
 READ_VERSIONED = Requests(n_get=1)

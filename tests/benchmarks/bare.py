@@ -12,10 +12,15 @@ from pathlib import Path
 
 import numpy as np
 
+from engine.compute.stretch import display_image
+from engine.compute.views import make_views, seen
 from engine.storage.images import decode_cutout
 from schemas.config import CutoutConfig
+from schemas.preset import Preset
 
 BATCH = 32
+PRESET = {"bands": "grey", "resize": 300, "crop": 224, "filter": "bicubic", "mean": [0.0], "std": [1.0]}
+"""As zoobot's transforms make it, so that both encode the same pixels."""
 
 
 def main() -> None:
@@ -41,9 +46,18 @@ def _encoding(runtime: str, precision: str, weights: str) -> Callable[[], int]:
 
 
 def _decoding(files: str) -> Callable[[], int]:
+    """From bytes to views, as the pipeline makes them."""
     data = [Path(name).read_bytes() for name in Path(files).read_text().split()[:BATCH]]
-    limits = CutoutConfig()
-    return lambda: len([decode_cutout(cutout, limits) for cutout in data])
+    limits, preset = CutoutConfig(), Preset.model_validate(PRESET)
+
+    def view(cutout: bytes) -> np.ndarray:
+        pixels = decode_cutout(cutout, limits)
+        height, width = pixels.values.shape[1:]
+        window = seen(height, width, preset, 1)
+        image = display_image(*pixels, preset.bands, limits.stretch, *window)
+        return make_views(image, preset, 1, 0, "", (height, width))
+
+    return lambda: len([view(cutout) for cutout in data])
 
 
 if __name__ == "__main__":

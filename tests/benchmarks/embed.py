@@ -24,6 +24,8 @@ from engine.storage.hats_catalogue import read_columns
 from engine.storage.parquet import as_matrix
 from engine.storage.store import Store
 from schemas import paths
+from tests.benchmarks import scale
+from tests.benchmarks.bare import PRESET
 from tests.benchmarks.commands import VOORWERP
 from tests.benchmarks.galaxies import Galaxies, missing, read_galaxies
 from tests.benchmarks.process import CommandError, run
@@ -39,8 +41,6 @@ COPIES = 3
 ROUNDS = 2
 CORES = 2
 BARE_S = 8.0
-PRESET = {"bands": "grey", "resize": 300, "crop": 224, "filter": "bicubic", "mean": [0.0], "std": [1.0]}
-"""As zoobot's transforms make it, so that both encode the same pixels."""
 PRECISIONS = ("float32", "bfloat16")
 
 PIPELINE_OVER_LIMIT = 0.90
@@ -90,6 +90,8 @@ def _measure(galaxies: Galaxies, work: Path, started_on: list[str]) -> int:
         for precision in PRECISIONS:
             embedded[precision].append(_embed(galaxies, work / f"{precision}-{number}", precision, weights, work))
     theirs = np.load(work / "zoobot.npy")
+    encoding, decoding = max(limits["openvino", "float32"]), max(limits["decode", "float32"])
+    ceiling = decoding / (decoding + encoding)
     rows, bars = [], []
     zoobot_per_s = max(rival)
     rows.append([f"zoobot {ZOOBOT_VERSION} predict, {N_RIVAL:,} cutouts", f"{zoobot_per_s:.1f}", "1.0", ""])
@@ -105,8 +107,9 @@ def _measure(galaxies: Galaxies, work: Path, started_on: list[str]) -> int:
         rows.append([f"voorwerp embed, {precision}, at work", f"{at_work:.1f}", f"{at_work / zoobot_per_s:.1f}", ""])
         rows[-1][-1] = f"{at_work / limit:.2f}"
         rows.append([f"voorwerp plan + embed, {precision}, whole", f"{whole:.1f}", f"{whole / zoobot_per_s:.1f}", ""])
+        if precision == "float32":
+            bars.append(Bar("float32: pipeline / limit", at_work / limit, ">=", PIPELINE_OVER_LIMIT))
         bars += [
-            Bar(f"{precision}: pipeline / limit", at_work / limit, ">=", PIPELINE_OVER_LIMIT),
             Bar(f"{precision}: voorwerp / zoobot", at_work / zoobot_per_s, ">=", TIMES_ZOOBOT[precision]),
             Bar(f"{precision}: largest difference from zoobot", difference, "<=", LARGEST_DIFFERENCE[precision]),
         ]
@@ -115,9 +118,11 @@ def _measure(galaxies: Galaxies, work: Path, started_on: list[str]) -> int:
         ("what", "cutouts/s", "times zoobot", "of the limit"),
         rows,
         f"zoobot and the bare stages: best of {ROUNDS}; voorwerp: median. The limit is the fastest bare encoder of "
-        "that precision on two processes of one thread, or bare decoding where that is slower.",
+        "that precision on two processes of one thread, or bare decoding where that is slower. Decoding and encoding "
+        f"share the cores here: {ceiling:.2f} of the float32 limit is what they would reach without any engine around.",
     )
-    return finish("embed", "make bench-embed", started_on, [table], bars)
+    grown, scale_bars = scale.measure(work, _tiny_weights(work))
+    return finish("embed", "make bench-embed", started_on, [table, grown], [*bars, *scale_bars])
 
 
 def _install_zoobot() -> None:
@@ -146,6 +151,16 @@ def _write_inputs(galaxies: Galaxies, work: Path) -> Path:
     (work / "files.txt").write_text("\n".join(str(path) for path in galaxies.files[:N_RIVAL]))
     (work / "preset.yaml").write_text(yaml.safe_dump(PRESET))
     return weights
+
+
+def _tiny_weights(work: Path) -> Path:
+    import timm
+    import torch
+    from safetensors.torch import save_file
+
+    torch.manual_seed(0)
+    save_file(timm.create_model("test_efficientnet", in_chans=1).state_dict(), work / "tiny.safetensors")
+    return work / "tiny.safetensors"
 
 
 def _write_catalogue(galaxies: Galaxies, path: Path) -> None:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from engine.compute.estimate import (
     ONCE,
-    READ,
+    READ_PINNED,
     Machines,
     Prediction,
     Probe,
@@ -49,7 +49,7 @@ def work(n_units: int = 10, rows_per_unit: int = 100, **changes: Any) -> Work:
         "batch_size": 20,
         "max_reject_fraction": 0.25,
         "rejects_judged_from": 1_000,
-        "cutout_requests": READ,
+        "cutout_requests": READ_PINNED,
         "output_on_s3": True,
     }
     return Work.model_validate(settings | changes)
@@ -218,7 +218,7 @@ def test_large_files_are_uploaded_in_pieces_of_sixteen_megabytes() -> None:
 def test_local_files_need_no_requests() -> None:
     all_local = work(cutout_requests=Requests(), output_on_s3=False)
     assert count_requests(all_local, machines(), 0.1, 100) == Requests()
-    half_local = work(cutout_requests=READ * 0.5, output_on_s3=False)
+    half_local = work(cutout_requests=READ_PINNED * 0.5, output_on_s3=False)
     assert count_requests(half_local, machines(), 0.1, 100) == Requests(n_get=500, n_head=500)
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -118,7 +119,9 @@ def test_three_killed_workers_and_two_killed_drivers_change_nothing(
         code, said = ended(process)
     assert len(killed) == 3
     assert code == 0, said
-    assert f"{before} of 17 units already done" in said
+    already = re.search(r"(\d+) of 17 units already done", said)
+    assert already
+    assert int(already[1]) >= before  # Workers may end a unit after their driver was killed.
     assert current_manifest(Store(str(output)), "embeddings").detail["attempts_lost"] >= 1
     assert_same(output, vectors(finished))
 

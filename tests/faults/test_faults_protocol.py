@@ -111,12 +111,12 @@ def crashing(at: int | None, after: bool) -> Iterator[None]:
     kept = {name: getattr(Store, name) for name in ("write", "create", "delete")}
 
     def wrapped(name: str) -> Callable[..., object]:
-        def call(*arguments: object) -> object:
+        def call(*arguments: object, **options: object) -> object:
             nonlocal count
             count += 1
             if count - 1 == at and not after:
                 raise Crash
-            result = kept[name](*arguments)
+            result = kept[name](*arguments, **options)
             if count - 1 == at:
                 raise Crash
             return result

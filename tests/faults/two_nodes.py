@@ -1,4 +1,4 @@
-"""A Ray cluster of two nodes on this machine; the second one, where all actors are, is lost when a line comes in.
+"""A Ray cluster of two nodes on this machine; the second, which does all the work, is lost when a line comes in.
 
 Prints the cluster's address, waits for a line, loses the node, prints "lost", and ends with its standard input.
 """
@@ -7,7 +7,7 @@ import sys
 
 from ray.cluster_utils import Cluster
 
-cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 4, "include_dashboard": False})
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
 doomed = cluster.add_node(num_cpus=4)
 cluster.wait_for_nodes()
 print(cluster.address, flush=True)
