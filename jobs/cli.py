@@ -114,8 +114,7 @@ def _release_job(
         "embed.preset": preset,
         "reduce.n_components": components,
     }
-    overrides = {key: value for key, value in options.items() if value is not None} | _settings(settings or [])
-    return load_job(ReleaseJob, job, overrides)
+    return load_job(ReleaseJob, job, _overrides(options, settings))
 
 
 _stage(
@@ -206,8 +205,7 @@ def pack(
     Example: `voorwerp pack --catalogue s3://survey/catalogue.parquet --output s3://survey/packed`
     """
     options = {"catalogue.path": catalogue, "output": output}
-    overrides = {key: value for key, value in options.items() if value is not None} | _settings(set_ or [])
-    config = load_job(PackJob, job, overrides)
+    config = load_job(PackJob, job, _overrides(options, set_))
     from jobs import pack as job_module
 
     job_module.run(config)
@@ -297,9 +295,10 @@ def demo(
     job_module.run(output)
 
 
-def _settings(assignments: list[str]) -> dict[str, Any]:
-    settings = {}
-    for assignment in assignments:
+def _overrides(options: dict[str, Any], assignments: list[str] | None) -> dict[str, Any]:
+    """Collect what the command line sets of a job: options that were given, then every --set."""
+    settings = {key: value for key, value in options.items() if value is not None}
+    for assignment in assignments or []:
         key, separator, value = assignment.partition("=")
         if not separator:
             raise ConfigError(f"--set: expected key=value, found {assignment!r}")

@@ -4,6 +4,7 @@ The cutouts are tiny and the encoder is small, so that what is measured is the e
 """
 
 import io
+import math
 import subprocess
 import time
 from contextlib import suppress
@@ -34,6 +35,7 @@ SIDE = 16
 PRESET = {"bands": "grey", "resize": 32, "crop": 32, "filter": "bilinear", "mean": [0.5], "std": [0.5]}
 SAMPLE_EVERY_S = 0.5
 ROWS_PER_FILE = 20_000
+READS = 3
 
 DRIVER_BYTES_PER_CUTOUT = 100
 """At units of 100; units of 512, the default of a large catalogue, cost a fifth of that."""
@@ -155,7 +157,7 @@ def _sampled(command: list[str | Path], store: Store) -> np.ndarray:
 
 
 def _commit_read_s(folder: Path, n_units: int) -> float:
-    """Time a listing and reading of commit records, per record."""
+    """Time a listing and reading of commit records, per record; best of `READS`."""
     store = Store(str(folder))
     ids = pa.chunked_array([pa.array(range(ROWS_PER_UNIT), pa.int64())])
     nothing = {"object_id": pa.array([], pa.int64()), "ra_deg": pa.array([], pa.float64())}
@@ -164,6 +166,11 @@ def _commit_read_s(folder: Path, n_units: int) -> float:
     for number in range(n_units):
         record = describe(f"1-1-{number}", 1, ids, rejects_table(empty, []), files, {"total": 1.0, "encode": 1.0})
         commit(store, "e", record)
-    started = time.perf_counter()
-    assert sum(1 for _ in read_commits(store, "e")) == n_units
-    return (time.perf_counter() - started) / n_units
+    best_s = math.inf
+    for _ in range(READS):
+        started = time.perf_counter()
+        n_read = sum(1 for _ in read_commits(store, "e"))
+        best_s = min(best_s, time.perf_counter() - started)
+        if n_read != n_units:
+            raise CommandError(f"expected {n_units} commit records, read {n_read}")
+    return best_s / n_units

@@ -189,12 +189,12 @@ def test_bytes_are_vectors_and_rows_of_the_plan_twice_and_four_kilobytes_per_fil
 
 def test_requests_by_hand() -> None:
     # Per cutout HEAD, GET. Per unit: draining? HEAD, LIST; mark PUT; plan HEAD, 2 GET; rows PUT; commit PUT; then
-    # commit and rows read again, 2 HEAD, 2 GET. Per partition PUT, 2 GET. Weights, 2 workers: 2 HEAD, 2 GET.
+    # commit and rows read again, 2 GET. Per partition PUT, 2 GET. Weights, 2 workers: 2 GET.
     # In 45 s the lease is renewed 3 times: GET, PUT. 30 files are deleted: LIST, PUT.
     found = count_requests(work(), machines(), reject_fraction=0.0, wall_s=45.0)
     assert found == ONCE + Requests(
         n_get=1000 + 10 * 4 + 2 * 2 + 2 + 3,
-        n_head=1000 + 10 * 4 + 2,
+        n_head=1000 + 10 * 2,
         n_put=10 * 3 + 2 + 3 + 1,
         n_list=10 + 1,
     )
@@ -206,7 +206,7 @@ def test_requests_by_hand() -> None:
 def test_rejects_cost_an_upload_and_a_read_of_each_unit_that_has_any() -> None:
     with_rejects = count_requests(work(), machines(), reject_fraction=1.0, wall_s=0)
     without = count_requests(work(), machines(), reject_fraction=0.0, wall_s=0)
-    assert with_rejects == without + Requests(n_put=1, n_head=1, n_get=1) * 10
+    assert with_rejects == without + Requests(n_put=1, n_get=1) * 10
 
 
 def test_large_files_are_uploaded_in_pieces_of_sixteen_megabytes() -> None:
@@ -328,7 +328,7 @@ def test_requests_of_two_halves_are_those_of_the_whole(a: int, b: int, rows: int
     # Whole partitions and whole listings alone can be halved: five units make one, and cleaning is left out.
     def per_unit(n: int) -> Requests:
         found = count_requests(work(5 * n, rows), machines(workers=1), reject_fraction=fraction, wall_s=0)
-        return Requests(n_get=found.n_get - ONCE.n_get - 1, n_head=found.n_head - ONCE.n_head - 1)
+        return Requests(n_get=found.n_get - ONCE.n_get - 1, n_head=found.n_head - ONCE.n_head)
 
     assert (per_unit(a) + per_unit(b)).total == pytest.approx(per_unit(a + b).total)
 
@@ -343,8 +343,8 @@ def test_twice_the_machines_never_take_longer_at_work(size: tuple, n: int, load_
 
 def test_assembling_waits_for_requests_and_shares_the_cores() -> None:
     idle = assemble_seconds(work(), probe(), machines(cores=1))
-    assert assemble_seconds(work(), probe(request_s=1.0), machines(cores=1)) == pytest.approx(idle + 10 * 4)
-    assert assemble_seconds(work(), probe(request_s=1.0), machines(cores=8)) < idle + 10 * 4 / 2 + 1e-9
+    assert assemble_seconds(work(), probe(request_s=1.0), machines(cores=1)) == pytest.approx(idle + 10 * 2)
+    assert assemble_seconds(work(), probe(request_s=1.0), machines(cores=8)) < idle + 10 * 2 / 2 + 1e-9
 
 
 def test_a_disk_that_is_one_byte_too_small_is_refused() -> None:
