@@ -18,16 +18,15 @@ from engine.compute.estimate import (
     Probe,
     Span,
     Work,
-    data_misfits,
     draw,
     machine_misfits,
     predict,
+    reject_misfits,
 )
 from engine.storage.artefacts import encode
 from engine.storage.store import Store
 from jobs.embed import JUDGED_FROM, choose_machines, make_task, read_units
 from jobs.report import note, output, warn
-from schemas import paths
 from schemas.config import ReleaseJob, load_job
 from schemas.errors import ConfigError, PreflightError
 from schemas.manifest import Manifest, Record
@@ -105,7 +104,7 @@ def run(
         return None
     address = cluster_address(job.ray)
     here = probe.this_machine(job.ray)
-    # A cluster is asked only when its answer matters; until then one worker reads here.
+    # A cluster is asked only where its answer matters; until then one worker reads here.
     config = job.embed if is_local(address) else job.embed.model_copy(update={"device": "cpu", "workers": 1})
     machines = choose_machines(config, here).for_units(len(units))
     busy_cores = os.getloadavg()[0]
@@ -114,15 +113,15 @@ def run(
     task = _task(plan, network, job, store, machines)
     work = _work(plan, units, task, job.embed.max_reject_fraction, sample, store)
     threads = machines.threads if is_local(address) else None
-    loading, encoding = probe.measure_here(sample.objects, task, threads, work.views_at_once(machines.in_stages))
+    decoders, n_views = machines.decoders, work.views_at_once(machines.in_stages)
+    loading, encoding = probe.measure_here(sample.objects, task, decoders, threads, n_views)
     note("preflight", f"{len(sample.objects):,} cutouts read and decoded here in {perf_counter() - began:,.1f} s")
-    free_bytes = shutil.disk_usage(store.full_path()).free if store.is_local else None
-    refused = data_misfits(work, len(sample.objects), loading.rejected, free_bytes)
+    refused = reject_misfits(work, len(sample.objects), loading.rejected)
     if encoding is None:
-        _refuse(refused)
+        _refuse(refused)  # The cluster need not be asked.
         machines = choose_machines(job.embed, connect(job.ray)).for_units(len(units))
         task, n_views = _task(plan, network, job, store, machines), work.views_at_once(machines.in_stages)
-        encoding = probe.measure_on_cluster(task, machines.threads, n_views)
+        encoding = probe.measure_on_cluster(sample.objects, task, machines.threads, n_views)
         warn(f"cutouts were read by this machine, which may be nearer to them or further away than {address} is")
     elif busy_cores > WORTH_A_WARNING * machines.cores:
         warn(
@@ -131,8 +130,9 @@ def run(
         )
     found = _found(sample, loading, encoding, busy_cores)
     prediction = predict(work, found, machines, prices)
+    free_bytes = shutil.disk_usage(store.full_path()).free if store.is_local else None
     memory_bytes = probe.memory_of_machine() if machines.is_local else None
-    refused += machine_misfits(prediction, memory_bytes, options.most_hours, options.most_cost)
+    refused += machine_misfits(prediction, free_bytes, memory_bytes, options.most_hours, options.most_cost)
     preflight = Preflight(
         plan=plan.id,
         encoder=network.id,
@@ -172,6 +172,8 @@ def _found(sample: probe.Sample, loading: probe.Loading, encoding: probe.Encodin
         runtime=encoding.runtime,
         encode_s=encoding.seconds,
         encode_cpu_s=encoding.cpu_s,
+        row_bytes=encoding.row_bytes,
+        file_bytes=encoding.file_bytes,
         start_cpu_s=loading.start_cpu_s + encoding.start_cpu_s,
         request_s=sample.read_s / READ_ROW_GROUP.total,
         worker_bytes=encoding.memory.peak - encoding.memory.shared,
@@ -189,7 +191,6 @@ def _work(
         n_objects=sum(unit.n_rows for unit in units),
         n_units=len(units),
         n_partitions=plan.counts["partitions"],
-        plan_bytes=sum(file.size_bytes for file in plan.files if file.path.startswith(f"{paths.DATASET}/Norder")),
         dimension=task.dimension,
         views=task.views,
         view_bytes=task.preset.n_bands * task.preset.crop**2 * 4,
@@ -233,9 +234,7 @@ def _table(found: Preflight) -> Table:
     else:
         table.add_row("bytes read", "unknown", "no cutout of the sample can be read")
     free = f"; {_size(found.free_disk_bytes)} are free" if found.free_disk_bytes is not None else ""
-    table.add_row(
-        "bytes written", _size(prediction.bytes_written), f"at most; {_size(prediction.bytes_kept)} stay{free}"
-    )
+    table.add_row("bytes written", _size(prediction.bytes_written), f"{_size(prediction.bytes_kept)} stay{free}")
     requests = prediction.requests
     kinds = ", ".join(f"{_count(n)} {name}" for name, n in zip(_KINDS, requests.model_dump().values(), strict=True))
     table.add_row("requests", _count(requests.total), kinds if requests.total else "all files are local")

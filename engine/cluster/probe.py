@@ -25,6 +25,7 @@ from engine.cluster.embed import ACTOR_CPUS
 from engine.cluster.loading import READS_IN_FLIGHT, Loaded, StuckError, threaded
 from engine.cluster.session import Resources, causes, local_cpus
 from engine.cluster.task import EmbedTask, open_encoder
+from engine.cluster.unit import pooled, rows_table
 from engine.compute.estimate import READ_PINNED, Requests
 from engine.compute.rejects import Reject
 from engine.storage.artefacts import decode, encode
@@ -44,7 +45,9 @@ from schemas.tables import CUTOUT, CUTOUT_SIZE
 GROUP = 8
 """Objects that are timed together."""
 MOST_BATCHES = 8
-MOST_VIEWS = 2_048
+MOST_VIEWS = 1_024
+SAMPLE_VIEWS = 128
+"""That are kept in memory, to be encoded again and again."""
 ENCODE_FOR_S = 10.0
 TIMEOUT_S = 1800.0
 _STUCK = 64
@@ -85,6 +88,10 @@ class Encoding(Record):
     """Per batch, seconds per view."""
     cpu_s: float
     """CPU seconds per view."""
+    row_bytes: float
+    """Of one object with its vector in a file, compressed."""
+    file_bytes: float
+    """Of a file besides its rows."""
     memory: Memory
 
 
@@ -138,9 +145,8 @@ def requests_of_unit(references: Sequence[Reference | None]) -> Requests:
     """Count the requests to S3 that the cutouts of one unit need.
 
     A file of its own is asked for its version and read. A container is opened once per unit, and looked at once more in
-    the end; then each member of a tar
-    or image of a stack is one request, and so is each row group of a column, which are taken to be of the size that
-    `voorwerp pack` makes.
+    the end. Each member of a tar or image of a stack is one request, and so is each row group of a column; these are
+    taken to be of the size that `voorwerp pack` makes.
     """
     found = Requests()
     opened: set[tuple[str, str]] = set()
@@ -163,7 +169,7 @@ def requests_of_unit(references: Sequence[Reference | None]) -> Requests:
 
 
 def measure_here(
-    objects: pa.Table, task: EmbedTask, threads: int | None, n_views: int
+    objects: pa.Table, task: EmbedTask, decoders: int, threads: int | None, n_views: int
 ) -> tuple[Loading, Encoding | None]:
     """Load a sample in a process of its own, and time the encoder there.
 
@@ -172,6 +178,8 @@ def measure_here(
     objects : pa.Table
         Rows of a plan.
     task : EmbedTask
+    decoders : int
+        Threads that decode.
     threads : int or None
         Of the encoder; None to leave it out.
     n_views : int
@@ -187,7 +195,7 @@ def measure_here(
     with tempfile.TemporaryDirectory() as folder:
         write_table(Store(folder), "objects.parquet", objects)
         Path(folder, "task.json").write_text(task.model_dump_json())
-        command = [sys.executable, "-m", "engine.cluster.probe", folder, str(threads or 0), str(n_views)]
+        command = [sys.executable, "-m", "engine.cluster.probe", folder, *map(str, (decoders, threads or 0, n_views))]
         try:
             ended = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
         except subprocess.TimeoutExpired as error:
@@ -206,7 +214,7 @@ def measure_here(
         )
 
 
-def measure_on_cluster(task: EmbedTask, threads: int, n_views: int) -> Encoding:
+def measure_on_cluster(objects: pa.Table, task: EmbedTask, threads: int, n_views: int) -> Encoding:
     """Time the encoder in one Ray task of the cluster that this process is connected to, on a GPU if the task asks.
 
     Raises
@@ -216,22 +224,24 @@ def measure_on_cluster(task: EmbedTask, threads: int, n_views: int) -> Encoding:
     """
     n_gpus = 1 if task.device == "cuda" else 0
     with causes():
-        return decode(Encoding, ray.get(_encode.options(num_gpus=n_gpus).remote(task, threads, n_views)), "probe")
+        return decode(
+            Encoding, ray.get(_encode.options(num_gpus=n_gpus).remote(objects, task, threads, n_views)), "probe"
+        )
 
 
 @ray.remote(num_cpus=ACTOR_CPUS, max_retries=0)
-def _encode(task: EmbedTask, threads: int, n_views: int) -> bytes:
-    return encode(time_encoding(task, threads, n_views))
+def _encode(objects: pa.Table, task: EmbedTask, threads: int, n_views: int) -> bytes:
+    return encode(time_encoding(objects, task, threads, n_views))
 
 
-def time_loading(objects: pa.Table, task: EmbedTask) -> Loading:
+def time_loading(objects: pa.Table, task: EmbedTask, decoders: int) -> Loading:
     """Load objects as a worker does, as many ahead; the first one is loaded once more, to warm up."""
     start_cpu_s = process_time()
     rejected: Counter[str] = Counter()
     seconds = []
     starts = deque(range(0, len(objects), GROUP))
     pending: deque[tuple[int, Callable[[], Loaded]]] = deque()
-    with threaded(task) as loader:
+    with threaded(task, decoders) as loader:
         loader(objects.slice(0, 1))()
         began, cpu_began = perf_counter(), process_time()
         while starts or pending:
@@ -269,22 +279,31 @@ def _sizes(objects: pa.Table, task: EmbedTask) -> tuple[int, ...]:
         return tuple(n_bytes for n_bytes in threads.map(size, range(len(objects))) if n_bytes is not None)
 
 
-def time_encoding(task: EmbedTask, threads: int, n_views: int) -> Encoding:
-    """Load the encoder and encode noise, a few times; the first time is not counted, unless it took all the time.
+def time_encoding(objects: pa.Table, task: EmbedTask, threads: int, n_views: int) -> Encoding:
+    """Load the encoder and encode a few times; the first time is not counted, unless it took all the time.
 
     Parameters
     ----------
+    objects : pa.Table
+        Their views are encoded again and again; noise, if they have none.
     task : EmbedTask
     threads : int
     n_views : int
         Views at once, as many as a worker has; at most `MOST_VIEWS` are made.
     """
+    with threaded(task) as loader:
+        loaded = loader(objects.slice(0, max(1, SAMPLE_VIEWS // task.views)))()
+    shape = (task.views, task.preset.n_bands, task.preset.crop, task.preset.crop)
+    noise = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
+    good = [row for row, result in enumerate(loaded) if not isinstance(result, Reject)]
+    found = np.concatenate([result for result in loaded if not isinstance(result, Reject)] or [noise])
     began = process_time()
     runtime, encode_views = open_encoder(task, threads)
     start_cpu_s = process_time() - began
+    rows = rows_table(objects.take(good or [0]), pooled(encode_views(found), task.views))
+    row_bytes, file_bytes = weigh(rows)
     n_views = min(n_views, MOST_VIEWS)
-    shape = (n_views, task.preset.n_bands, task.preset.crop, task.preset.crop)
-    views = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
+    views = found.take(range(n_views), axis=0, mode="wrap")
     times = [_timed(lambda: encode_views(views))]
     began = perf_counter()
     while len(times) <= MOST_BATCHES and times[0][0] + perf_counter() - began < ENCODE_FOR_S:
@@ -295,8 +314,22 @@ def time_encoding(task: EmbedTask, threads: int, n_views: int) -> Encoding:
         start_cpu_s=start_cpu_s,
         seconds=tuple(wall_s / n_views for wall_s, _ in counted),
         cpu_s=sum(cpu_s for _, cpu_s in counted) / len(counted) / n_views,
+        row_bytes=row_bytes,
+        file_bytes=file_bytes,
         memory=memory_of_process(),
     )
+
+
+def weigh(rows: pa.Table) -> tuple[float, float]:
+    """Bytes that a row adds to a file, and that a file has besides; of one row alone, everything is the row's."""
+    with tempfile.TemporaryDirectory() as folder:
+        one, all_rows = (
+            write_table(Store(folder), "rows.parquet", part).size_bytes for part in (rows.slice(0, 1), rows)
+        )
+    if len(rows) == 1:
+        return float(one), 0.0
+    row_bytes = (all_rows - one) / (len(rows) - 1)
+    return row_bytes, max(0.0, one - row_bytes)
 
 
 def memory_of_process() -> Memory:
@@ -325,11 +358,12 @@ def _timed(call: Callable[[], object]) -> tuple[float, float]:
 
 def main() -> None:
     """Measure; the other end of `measure_here`."""
-    folder, threads, n_views = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+    folder, (decoders, threads, n_views) = sys.argv[1], map(int, sys.argv[2:])
     task = EmbedTask.model_validate_json(Path(folder, "task.json").read_text())
     try:
-        loading = time_loading(read_table(Store(folder), "objects.parquet"), task)
-        encoding = time_encoding(task, threads, n_views) if threads else None
+        objects = read_table(Store(folder), "objects.parquet")
+        loading = time_loading(objects, task, decoders)
+        encoding = time_encoding(objects, task, threads, n_views) if threads else None
     except (VoorwerpError, StuckError) as error:
         Path(folder, "error.txt").write_text(str(error))
         os._exit(error.exit_code if isinstance(error, VoorwerpError) else _STUCK)  # A stuck thread cannot be stopped.

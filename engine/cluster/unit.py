@@ -165,11 +165,16 @@ def _batches(objects: pa.Table, task: EmbedTask, loader: Loader) -> Iterator[tup
         yield ready, wait()
 
 
+def rows_table(objects: pa.Table, vectors: np.ndarray) -> pa.Table:
+    """Make rows of the embeddings catalogue of planned objects and their vectors, (n, dimension) float32."""
+    schema = with_vectors(objects.schema, EMBEDDING, vectors.shape[1])
+    kept = objects.select(schema.names[:-1]).combine_chunks()
+    return pa.table([*kept.columns, as_vectors(vectors)], schema=schema)
+
+
 def _unit_tables(objects: pa.Table, found: Embedded, task: EmbedTask) -> tuple[pa.Table, pa.Table]:
     bad = sorted(found.rejects)
     good = [row for row in range(len(objects)) if row not in found.rejects]
-    schema = with_vectors(objects.schema, EMBEDDING, task.dimension)
-    kept = objects.select(schema.names[:-1]).take(pa.array(good, pa.int64())).combine_chunks()
-    rows = pa.table([*kept.columns, as_vectors(found.vectors[good])], schema=schema)
+    rows = rows_table(objects.take(pa.array(good, pa.int64())), found.vectors[good])
     rejected = objects.take(pa.array(bad, pa.int64()))
     return rows, rejects_table(rejected, [found.rejects[row] for row in bad])

@@ -21,10 +21,8 @@ from schemas.price import PriceTable
 CONFIDENCE = 0.95
 GB, HOUR_S = 1e9, 3600.0
 
-UPLOAD_BYTES = 16 * 2**20
+UPLOAD_BYTES = 8 * 2**20
 """Larger files are uploaded in pieces of this size (`engine.storage.sink`)."""
-FILE_BYTES = 4096
-"""Of a Parquet file with a few columns, everything but the rows: schema and statistics."""
 COPIES_OF_A_UNIT = 5
 """Its vectors as they are found, averaged, chosen, as a column, and as the file's bytes."""
 UNIT_RECORD_BYTES = 2_000
@@ -35,7 +33,7 @@ RAY_START_S = 10.0
 """Until a local Ray cluster takes work, and until its first task is done (measured on two cores)."""
 SIDE_BY_SIDE = 1.2
 """CPU time of a cutout where several workers run, in that of a worker alone (measured on two cores)."""
-ASSEMBLE_BYTES_PER_S = 60e6
+ASSEMBLE_BYTES_PER_S = 80e6
 """Reading, checking, compressing and writing vectors, on one core (measured)."""
 LEASE_RENEWED_EVERY_S = 15.0
 KEYS_PER_LISTING = 1_000
@@ -80,10 +78,9 @@ class Requests(Record):
 READ = Requests(n_get=1)
 """Of a whole file."""
 READ_PINNED = Requests(n_head=1, n_get=1)
-"""Of a cutout, whose version is looked at first."""
+"""Of a file of its own: its version, then its bytes."""
 READ_ROW_GROUP = Requests(n_head=1, n_get=2)
 """The footer, then the columns."""
-READ_VERSIONED = Requests(n_get=1)
 CREATE = Requests(n_put=1)
 MISS = Requests(n_head=1, n_list=1)
 """Finding that nothing is there."""
@@ -97,8 +94,6 @@ class Work(Record):
     n_objects: int
     n_units: int
     n_partitions: int
-    plan_bytes: int
-    """Size of the plan's partitions: what an object's row takes without its vector."""
     dimension: int
     views: int
     view_bytes: int
@@ -135,7 +130,7 @@ class Probe(Record):
     cutout_bytes: tuple[int, ...]
     """Of each cutout that can be read."""
     load_s: tuple[float, ...]
-    """Per group of objects, seconds per object for reading, decoding and making views, with the threads of a worker."""
+    """Per group of objects, seconds per object for reading, decoding and making views, by one worker or task."""
     load_cpu_s: float
     """CPU seconds per object for the same."""
     runtime: str
@@ -144,6 +139,10 @@ class Probe(Record):
     """Per batch, seconds per view, of one worker alone."""
     encode_cpu_s: float
     """CPU seconds per view."""
+    row_bytes: float
+    """Of one object with its vector in a file, compressed."""
+    file_bytes: float
+    """Of a file besides its rows."""
     start_cpu_s: float
     """CPU seconds from the start of a worker to its first batch."""
     request_s: float
@@ -163,6 +162,11 @@ class Probe(Record):
     def n_rejected(self) -> int:
         """Objects that would have no embedding."""
         return sum(self.rejected.values())
+
+    @property
+    def reject_fraction(self) -> float:
+        """Of the sample; 0 of an empty one."""
+        return self.n_rejected / max(1, self.n_objects)
 
 
 class Machines(Record):
@@ -189,6 +193,11 @@ class Machines(Record):
     def threads(self) -> int:
         """CPU threads of each worker's encoder."""
         return 1 if self.device == "cuda" else max(1, self.cores // self.workers)
+
+    @property
+    def decoders(self) -> int:
+        """Threads that decode in a worker, or in stages in a task."""
+        return 1 if self.in_stages else self.threads
 
 
 class Cost(Record):
@@ -223,7 +232,7 @@ class Prediction(Record):
     bytes_read: Span | None
     """Of cutouts; None where none of the sample can be read."""
     bytes_written: int
-    """Rows of units, then the same rows as partitions. Vectors count uncompressed."""
+    """Rows of units, then the same rows as partitions."""
     bytes_kept: int
     """What stays of these."""
     rejects: Span
@@ -259,8 +268,8 @@ def predict(work: Work, probe: Probe, machines: Machines, prices: PriceTable | N
     around_s = start_s + assemble_s
     crowded = 1 + _busy(probe, machines) / machines.cores
     wall_s = Span(low=around_s + work_s.low, likely=around_s + work_s.likely, high=around_s * crowded + work_s.high)
-    requests = count_requests(work, machines, probe.n_rejected / max(1, probe.n_objects), wall_s.likely)
-    written, kept = bytes_written(work)
+    requests = count_requests(work, probe, machines, wall_s.likely)
+    written, kept = bytes_written(work, probe)
     bytes_read = mean_span(probe.cutout_bytes).times(work.n_objects) if probe.cutout_bytes else None
     cpu_hours, gpu_hours = (wall_s.times(n / HOUR_S) for n in (machines.cores, machines.gpus))
     on_gpu = machines.device == "cuda"
@@ -341,8 +350,8 @@ def took(machines: Machines, n_here: int, at_work_s: float, n_cutouts: int, enco
     )
 
 
-def data_misfits(work: Work, n: int, rejected: dict[str, int], free_bytes: int | None) -> list[str]:
-    """List what cannot fit whatever the machines are; empty where everything does.
+def reject_misfits(work: Work, n: int, rejected: dict[str, int]) -> list[str]:
+    """Say so if a sample leaves no doubt that a run would stop for its rejects; empty if not.
 
     Parameters
     ----------
@@ -351,42 +360,44 @@ def data_misfits(work: Work, n: int, rejected: dict[str, int], free_bytes: int |
         Objects in the sample.
     rejected : dict of str to int
         Of these, by reason.
-    free_bytes : int or None
-        Of the disk that holds the output; None for an object store.
     """
-    found = []
-    written = bytes_written(work)[0]
-    if free_bytes is not None and written > free_bytes:
-        found.append(
-            f"disk: about {written / GB:,.3g} GB will be written ({work.n_objects:,} vectors of {work.dimension:,}, as "
-            f"units and as partitions), and {free_bytes / GB:,.3g} GB are free; choose another output"
-        )
     n_rejected = sum(rejected.values())
     least = reject_span(n_rejected, n).low
-    if work.n_objects >= work.rejects_judged_from and least > work.max_reject_fraction:
-        reasons = ", ".join(f"{count:,} {reason}" for reason, count in sorted(rejected.items()))
-        found.append(
-            f"rejects: {n_rejected:,} of {n:,} cutouts in the sample are rejected ({reasons}), so that more than "
-            f"{least:.0%} of all will be, and embed.max_reject_fraction {work.max_reject_fraction:g} will stop the "
-            "run; correct the cause, or allow more"
-        )
-    return found
+    if work.n_objects < work.rejects_judged_from or least <= work.max_reject_fraction:
+        return []
+    reasons = ", ".join(f"{count:,} {reason}" for reason, count in sorted(rejected.items()))
+    return [
+        f"rejects: {n_rejected:,} of {n:,} cutouts in the sample are rejected ({reasons}), so that more than "
+        f"{least:.0%} of all will be, and embed.max_reject_fraction {work.max_reject_fraction:g} will stop the "
+        "run; correct the cause, or allow more"
+    ]
 
 
 def machine_misfits(
-    prediction: Prediction, memory_bytes: int | None, most_hours: float | None, most_cost: float | None
+    prediction: Prediction,
+    free_bytes: int | None,
+    memory_bytes: int | None,
+    most_hours: float | None,
+    most_cost: float | None,
 ) -> list[str]:
     """List what cannot fit on these machines; empty where everything does. Likely values are what counts.
 
     Parameters
     ----------
     prediction : Prediction
+    free_bytes : int or None
+        Of the disk that holds the output; None for an object store.
     memory_bytes : int or None
         Of this machine, where everything runs on it.
     most_hours, most_cost : float or None
         What the user allows.
     """
     found = []
+    if free_bytes is not None and prediction.bytes_written > free_bytes:
+        found.append(
+            f"disk: about {prediction.bytes_written / GB:,.3g} GB will be written, as units and again as partitions, "
+            f"and {free_bytes / GB:,.3g} GB are free; choose another output"
+        )
     if memory_bytes is not None and prediction.total_bytes > memory_bytes:
         found.append(
             f"memory: about {prediction.total_bytes / GB:,.3g} GB are needed, by each worker "
@@ -462,31 +473,32 @@ def start_seconds(probe: Probe, machines: Machines) -> float:
 def work_seconds(work: Work, probe: Probe, machines: Machines) -> Span:
     """From the first batch to the last commit.
 
-    Reading overlaps with encoding, so that the slower one counts; both need CPU where there is no GPU. A worker that
-    does whole units waits for the first batch of each and for the store; in stages it waits once. Units are not shared:
-    in the last turn some workers may have none. The high end waits for one unit more.
+    A worker that does whole units reads while it decodes and encodes, so that the slower of the two counts; it waits
+    for the first batch of each unit and for the store. In stages encoders wait for tasks once; then the slower of the
+    two counts. All need CPU, encoders where there is no GPU. Units are not shared: in the last turn some workers may
+    have none. The high end waits for one unit more.
     """
     if not work.n_units:
         return Span(low=0.0, likely=0.0, high=0.0)
     on_gpu = machines.device == "cuda"
     workers = min(machines.workers, work.n_units)
     turns = math.ceil(work.n_units / workers)
-    loaders = machines.cores if machines.in_stages else workers
     cpu_s = probe.load_cpu_s + (0.0 if on_gpu else work.views * probe.encode_cpu_s)
     load, encode = mean_span(probe.load_s), mean_span(probe.encode_s)
     # The probe was slowed down by what runs here now, but not by the other workers.
     busy = _busy(probe, machines)
     crowded = (machines.cores + busy) / max(machines.cores, machines.threads + busy)
     # On a disk opening, syncing and linking files takes the place of requests.
-    asking_s = _unit_at_work(work, machines).total * probe.request_s
+    asking_s = _unit_at_work(work, probe, machines).total * probe.request_s
 
     def seconds(load_s: float, encode_s: float) -> float:
-        rows = work.rows_per_unit
+        rows, encode_s = work.rows_per_unit, work.views * encode_s
         if machines.in_stages:
             load_s += asking_s / rows
-        slowest = max(load_s / loaders, work.views * encode_s / workers, cpu_s / machines.cores)
-        if machines.in_stages:
+            slowest = max(load_s / machines.cores, encode_s / workers, cpu_s / machines.cores)
             return turns * workers * rows * slowest + rows * load_s
+        decode_s = probe.load_cpu_s / machines.threads
+        slowest = max(max(load_s, decode_s + encode_s) / workers, cpu_s / machines.cores)
         return turns * (workers * rows * slowest + work.objects_per_batch * load_s + asking_s)
 
     last_unit_s = work.rows_per_unit * work.views * encode.high
@@ -502,34 +514,34 @@ def assemble_seconds(work: Work, probe: Probe, machines: Machines) -> float:
     """From the last commit to the end."""
     at_once = min(machines.cores, max(1, work.n_partitions))
     reading_s = work.n_units * _unit_assembled(0.0).total * probe.request_s
-    return RAY_START_S + (bytes_written(work)[1] / ASSEMBLE_BYTES_PER_S + reading_s) / at_once
+    return RAY_START_S + (bytes_written(work, probe)[1] / ASSEMBLE_BYTES_PER_S + reading_s) / at_once
 
 
-def bytes_written(work: Work) -> tuple[int, int]:
+def bytes_written(work: Work, probe: Probe) -> tuple[int, int]:
     """Bytes that a run writes, and bytes that stay of them: first units, then partitions, then units are deleted."""
-    rows = work.n_objects * 4 * work.dimension + work.plan_bytes
-    units = rows + work.n_units * FILE_BYTES
-    partitions = rows + work.n_partitions * FILE_BYTES
+    rows = work.n_objects * (1 - probe.reject_fraction) * probe.row_bytes
+    units = round(rows + work.n_units * probe.file_bytes)
+    partitions = round(rows + work.n_partitions * probe.file_bytes)
     return units + partitions, partitions
 
 
-def count_requests(work: Work, machines: Machines, reject_fraction: float, wall_s: float) -> Requests:
+def count_requests(work: Work, probe: Probe, machines: Machines, wall_s: float) -> Requests:
     """Requests of a run in which nothing fails; local files need none."""
     requests = work.cutout_requests * work.n_objects
     if not work.output_on_s3:
         return requests
-    with_rejects = 1 - (1 - reject_fraction) ** work.rows_per_unit
+    with_rejects = 1 - (1 - probe.reject_fraction) ** work.rows_per_unit
     n_files = work.n_units * ((4 if machines.in_stages else 3) + with_rejects)
-    partition_bytes = bytes_written(work)[1] / max(1, work.n_partitions)
-    per_unit = _unit_at_work(work, machines) + _unit_assembled(with_rejects)
+    partition_bytes = bytes_written(work, probe)[1] / max(1, work.n_partitions)
+    per_unit = _unit_at_work(work, probe, machines) + _unit_assembled(with_rejects)
     per_partition = _upload(partition_bytes) + Requests(n_get=2)  # Its footer goes into the catalogue's metadata.
     cleaning = Requests(n_list=1, n_put=1) * math.ceil(n_files / KEYS_PER_LISTING)
-    renewals = (READ_VERSIONED + CREATE) * (wall_s // LEASE_RENEWED_EVERY_S)
+    renewals = (READ + CREATE) * (wall_s // LEASE_RENEWED_EVERY_S)
     return (
         requests
         + per_unit * work.n_units
         + per_partition * work.n_partitions
-        + READ * min(machines.workers, work.n_units)  # Every worker reads the weights.
+        + READ * machines.workers  # Each reads the weights.
         + cleaning
         + renewals
         + ONCE
@@ -574,10 +586,10 @@ def cost(
     )
 
 
-def _unit_at_work(work: Work, machines: Machines) -> Requests:
+def _unit_at_work(work: Work, probe: Probe, machines: Machines) -> Requests:
     """Is the run draining, mark (in stages twice), read the plan, write the rows, commit."""
     marks = CREATE * (2 if machines.in_stages else 1)
-    part_bytes = bytes_written(work)[1] / max(1, work.n_units)
+    part_bytes = bytes_written(work, probe)[1] / max(1, work.n_units)
     return MISS + marks + READ_ROW_GROUP + _upload(part_bytes) + CREATE
 
 

@@ -19,12 +19,12 @@ from engine.compute.estimate import (
     bytes_written,
     cost,
     count_requests,
-    data_misfits,
     draw,
     machine_misfits,
     mean_span,
     memory,
     predict,
+    reject_misfits,
     reject_span,
     start_seconds,
     took,
@@ -36,13 +36,12 @@ quick = settings(deadline=None, max_examples=60)
 
 
 def work(n_units: int = 10, rows_per_unit: int = 100, **changes: Any) -> Work:
-    """1,000 objects in 10 units and 2 partitions; 100 bytes in the plan and 4,000 bytes of vector each."""
+    """1,000 objects in 10 units and 2 partitions."""
     n = n_units * rows_per_unit
     settings = {
         "n_objects": n,
         "n_units": n_units,
         "n_partitions": -(-n_units // 5),
-        "plan_bytes": 100 * n,
         "dimension": 1000,
         "views": 1,
         "view_bytes": 600_000,
@@ -56,7 +55,7 @@ def work(n_units: int = 10, rows_per_unit: int = 100, **changes: Any) -> Work:
 
 
 def probe(**changes: Any) -> Probe:
-    """2 ms to load a cutout and 10 ms to encode a view, all of it CPU; no spread, no rejects."""
+    """2 ms to load a cutout, 10 ms to encode a view, all of it CPU; 4,100 bytes per row; no spread, no rejects."""
     settings = {
         "n_objects": 64,
         "rejected": {},
@@ -66,6 +65,8 @@ def probe(**changes: Any) -> Probe:
         "runtime": "torch",
         "encode_s": (0.010, 0.010),
         "encode_cpu_s": 0.010,
+        "row_bytes": 4100.0,
+        "file_bytes": 4096.0,
         "start_cpu_s": 5.0,
         "request_s": 0.0,
         "worker_bytes": 800_000_000,
@@ -154,8 +155,8 @@ def test_on_gpus_the_slower_of_reading_and_encoding_counts_by_hand() -> None:
     assert work_seconds(work(), probe(), gpu).likely == pytest.approx(10.2)
     # With 0.5 ms per view reading is what counts: 1 s.
     assert work_seconds(work(), probe(encode_s=(0.0005, 0.0005)), gpu).likely == pytest.approx(1.2)
-    # Without stages the GPU waits for the first batch of every unit: 10 x 20 x 2 ms.
-    assert work_seconds(work(), probe(), machines(device="cuda", workers=1)).likely == pytest.approx(10.4)
+    # Without stages it decodes as well, 1,000 x 2 ms, and waits for the first batch of every unit: 10 x 20 x 2 ms.
+    assert work_seconds(work(), probe(), machines(device="cuda", workers=1)).likely == pytest.approx(12.4)
 
 
 def test_requests_to_a_slow_output_delay_every_unit() -> None:
@@ -183,15 +184,17 @@ def test_workers_that_share_cores_start_one_after_the_other() -> None:
     assert start_seconds(probe(), machines(workers=6)) - start_seconds(probe(), machines(workers=2)) == 10.0
 
 
-def test_bytes_are_vectors_and_rows_of_the_plan_twice_and_four_kilobytes_per_file() -> None:
-    assert bytes_written(work()) == (2 * 1000 * 4100 + 12 * 4096, 1000 * 4100 + 2 * 4096)
+def test_bytes_are_rows_twice_and_what_each_file_has_besides() -> None:
+    assert bytes_written(work(), probe()) == (2 * 1000 * 4100 + 12 * 4096, 1000 * 4100 + 2 * 4096)
+    half = bytes_written(work(), probe(rejected={"not_found": 32}))
+    assert half == (1000 * 4100 + 12 * 4096, 500 * 4100 + 2 * 4096)
 
 
 def test_requests_by_hand() -> None:
     # Per cutout HEAD, GET. Per unit: draining? HEAD, LIST; mark PUT; plan HEAD, 2 GET; rows PUT; commit PUT; then
-    # commit and rows read again, 2 GET. Per partition PUT, 2 GET. Weights, 2 workers: 2 GET.
-    # In 45 s the lease is renewed 3 times: GET, PUT. 30 files are deleted: LIST, PUT.
-    found = count_requests(work(), machines(), reject_fraction=0.0, wall_s=45.0)
+    # commit and rows read again, 2 GET. Per partition PUT, 2 GET. Weights, 2 workers: 2 GET. In 45 s the lease is
+    # renewed 3 times: GET, PUT. 30 files are deleted: LIST, PUT.
+    found = count_requests(work(), probe(), machines(), wall_s=45.0)
     assert found == ONCE + Requests(
         n_get=1000 + 10 * 4 + 2 * 2 + 2 + 3,
         n_head=1000 + 10 * 2,
@@ -199,27 +202,27 @@ def test_requests_by_hand() -> None:
         n_list=10 + 1,
     )
     # In stages every unit has a second mark.
-    in_stages = count_requests(work(), machines(in_stages=True), reject_fraction=0.0, wall_s=45.0)
+    in_stages = count_requests(work(), probe(), machines(in_stages=True), wall_s=45.0)
     assert in_stages == found + Requests(n_put=10)
 
 
 def test_rejects_cost_an_upload_and_a_read_of_each_unit_that_has_any() -> None:
-    with_rejects = count_requests(work(), machines(), reject_fraction=1.0, wall_s=0)
-    without = count_requests(work(), machines(), reject_fraction=0.0, wall_s=0)
+    with_rejects = count_requests(work(), probe(rejected={"shape": 64}), machines(), wall_s=0)
+    without = count_requests(work(), probe(), machines(), wall_s=0)
     assert with_rejects == without + Requests(n_put=1, n_get=1) * 10
 
 
-def test_large_files_are_uploaded_in_pieces_of_sixteen_megabytes() -> None:
-    # 100 rows of 400 kB are 40 MB: 3 pieces, begin and end, instead of one request; 500 rows: 12 pieces.
-    small, large = (count_requests(work(dimension=d), machines(), 0, 0).n_put for d in (1_000, 100_000))
-    assert large - small == 10 * 4 + 2 * 13
+def test_large_files_are_uploaded_in_pieces_of_eight_megabytes() -> None:
+    # 100 rows of 400 kB are 40 MB: 5 pieces, begin and end, instead of one request; 500 rows: 24 pieces.
+    small, large = (count_requests(work(), probe(row_bytes=n), machines(), 0).n_put for n in (4e3, 4e5))
+    assert large - small == 10 * 6 + 2 * 25
 
 
 def test_local_files_need_no_requests() -> None:
     all_local = work(cutout_requests=Requests(), output_on_s3=False)
-    assert count_requests(all_local, machines(), 0.1, 100) == Requests()
+    assert count_requests(all_local, probe(), machines(), 100) == Requests()
     half_local = work(cutout_requests=READ_PINNED * 0.5, output_on_s3=False)
-    assert count_requests(half_local, machines(), 0.1, 100) == Requests(n_get=500, n_head=500)
+    assert count_requests(half_local, probe(), machines(), 100) == Requests(n_get=500, n_head=500)
 
 
 def test_memory_of_a_worker_by_hand() -> None:
@@ -323,11 +326,11 @@ def test_every_range_holds_its_likely_value(size: tuple, load_s: tuple, encode_s
 
 
 @quick
-@given(st.integers(1, 200), st.integers(1, 200), st.integers(1, 600), st.floats(0, 1))
-def test_requests_of_two_halves_are_those_of_the_whole(a: int, b: int, rows: int, fraction: float) -> None:
+@given(st.integers(1, 200), st.integers(1, 200), st.integers(1, 600), st.integers(0, 64))
+def test_requests_of_two_halves_are_those_of_the_whole(a: int, b: int, rows: int, n_rejected: int) -> None:
     # Whole partitions and whole listings alone can be halved: five units make one, and cleaning is left out.
     def per_unit(n: int) -> Requests:
-        found = count_requests(work(5 * n, rows), machines(workers=1), reject_fraction=fraction, wall_s=0)
+        found = count_requests(work(5 * n, rows), probe(rejected={"shape": n_rejected}), machines(workers=1), wall_s=0)
         return Requests(n_get=found.n_get - ONCE.n_get - 1, n_head=found.n_head - ONCE.n_head)
 
     assert (per_unit(a) + per_unit(b)).total == pytest.approx(per_unit(a + b).total)
@@ -348,33 +351,34 @@ def test_assembling_waits_for_requests_and_shares_the_cores() -> None:
 
 
 def test_a_disk_that_is_one_byte_too_small_is_refused() -> None:
-    written = bytes_written(work())[0]
-    assert data_misfits(work(), 64, {}, written) == []
-    (found,) = data_misfits(work(), 64, {}, written - 1)
-    assert found.startswith("disk: about 0.00825 GB will be written (1,000 vectors of 1,000")
-    assert data_misfits(work(), 64, {}, None) == []
+    prediction = predict(work(), probe(), machines(), None)
+    written = prediction.bytes_written
+    assert written == 8_249_152
+    assert machine_misfits(prediction, written, None, None, None) == []
+    (found,) = machine_misfits(prediction, written - 1, None, None, None)
+    assert found.startswith("disk: about 0.00825 GB will be written")
 
 
 @pytest.mark.parametrize(("n_rejected", "refused"), [(16, False), (24, False), (25, True), (64, True)])
 def test_rejects_are_refused_where_the_sample_leaves_no_doubt(n_rejected: int, refused: bool) -> None:
     # 24 of 64 are surely more than 25.7 %, 25 of 64 more than 27.1 %.
-    found = data_misfits(work(max_reject_fraction=0.26), 64, {"not_found": n_rejected}, None)
+    found = reject_misfits(work(max_reject_fraction=0.26), 64, {"not_found": n_rejected})
     assert bool(found) == refused
     if refused:
         assert f"{n_rejected} of 64 cutouts in the sample are rejected ({n_rejected} not_found)" in found[0]
 
 
 def test_few_objects_are_never_refused_for_rejects_as_the_run_does_not_judge_them_either() -> None:
-    assert data_misfits(work(9), 64, {"not_found": 64}, None) == []
-    assert data_misfits(work(10), 64, {"not_found": 64}, None) != []
+    assert reject_misfits(work(9), 64, {"not_found": 64}) == []
+    assert reject_misfits(work(10), 64, {"not_found": 64}) != []
 
 
 def test_memory_time_and_money_beyond_the_limits_are_each_named() -> None:
     found = predict(work(), probe(), machines(), PRICES)
-    assert machine_misfits(found, None, None, None) == []
-    assert machine_misfits(found, found.total_bytes, 1.0, 1000.0) == []
-    memory, time, money = machine_misfits(found, found.total_bytes - 1, 0.001, 0.01)
-    assert memory.startswith("memory: about 3.85 GB are needed, by each worker 0.826 GB")
+    assert machine_misfits(found, None, None, None, None) == []
+    assert machine_misfits(found, None, found.total_bytes, 1.0, 1000.0) == []
+    memory_line, time, money = machine_misfits(found, None, found.total_bytes - 1, 0.001, 0.01)
+    assert memory_line.startswith("memory: about 3.85 GB are needed, by each worker 0.826 GB")
     assert time == f"time: about {found.wall_s.likely / 3600:.3g} hours, more than --most-hours 0.001"
     assert money.endswith("EUR, more than --most-cost 0.01")
 

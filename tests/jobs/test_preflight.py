@@ -13,13 +13,23 @@ import s3fs
 
 from engine.cluster import probe
 from engine.cluster.session import connect
-from engine.compute.estimate import ONCE, READ, READ_PINNED, READ_ROW_GROUP, Requests
+from engine.compute.estimate import (
+    LEASE_RENEWED_EVERY_S,
+    ONCE,
+    READ,
+    READ_PINNED,
+    READ_ROW_GROUP,
+    UPLOAD_BYTES,
+    Requests,
+)
 from engine.storage.artefacts import claimed, read_manifest
+from engine.storage.lease import LIFETIME_S
 from engine.storage.parquet import read_row_group
 from engine.storage.references import parse
+from engine.storage.sink import PART_BYTES
 from engine.storage.store import Store
 from jobs import encoder, pack, release
-from jobs.embed import choose_machines, make_task
+from jobs.embed import choose_machines, make_task, read_units
 from jobs.preflight import Options, Preflight
 from schemas import paths
 from schemas.config import PackJob, RayConfig, ReleaseJob
@@ -106,8 +116,8 @@ def test_objects_bytes_and_rejects_are_those_of_the_run(
     units = sum(size for path, size in written.items() if path.startswith(f"{paths.WORK}/") and "parts/" in path)
     assert kept
     assert units
-    assert 1 / 1.2 < found.prediction.bytes_kept / kept < 2
-    assert 1 / 1.2 < found.prediction.bytes_written / (kept + units) < 2
+    assert 1 / 1.25 < found.prediction.bytes_kept / kept < 1.25
+    assert 1 / 1.25 < found.prediction.bytes_written / (kept + units) < 1.25
     sizes = [path.stat().st_size for path in (broken_survey.parent / "cutouts").iterdir()]
     assert found.prediction.bytes_read is not None
     assert found.prediction.bytes_read.likely == pytest.approx(N * sum(sizes) / len(sizes))
@@ -161,6 +171,8 @@ def test_a_read_and_a_read_of_a_row_group_are_the_requests_that_are_reckoned_wit
     with Counted() as counted:
         read_row_group(store, path, 0)
     assert counted.requests == READ_ROW_GROUP
+    assert UPLOAD_BYTES == PART_BYTES
+    assert LEASE_RENEWED_EVERY_S == LIFETIME_S / 4
 
 
 @pytest.fixture
@@ -210,14 +222,15 @@ def test_an_encoder_is_timed_in_a_task_of_the_cluster(encoded: ReleaseJob) -> No
     network = encoder.run(encoded.encoder, preset, store)
     machines = choose_machines(encoded.embed, connect(RayConfig()))
     task = make_task(plan, network, preset, encoded.cutouts, encoded.embed, store, "x", "x", machines)
-    found = probe.measure_on_cluster(task, threads=1, n_views=5)
+    objects = probe.read_sample(store, plan.id, read_units(plan, store), [(0, 0)]).objects
+    found = probe.measure_on_cluster(objects, task, threads=1, n_views=5)
     assert found.runtime == "openvino"
     assert len(found.seconds) == probe.MOST_BATCHES
     assert min(found.seconds) > 0
     assert found.memory.peak > found.memory.shared > 0
     gone = task.model_copy(update={"encoder_id": "0000000000000000"})
     with pytest.raises(InputNotFoundError, match=r"expected a file, found nothing at .*encoder/0000000000000000"):
-        probe.measure_on_cluster(gone, threads=1, n_views=5)
+        probe.measure_on_cluster(objects, gone, threads=1, n_views=5)
 
 
 @pytest.mark.cluster
@@ -239,7 +252,7 @@ def test_requests_of_cutouts_are_counted_by_the_kind_of_their_containers() -> No
         return probe.requests_of_unit([parse(text) if text else None for text in texts])
 
     assert count("s3://b/1.jpg", "s3://b/2.jpg", None, "/local/3.jpg") == READ_PINNED * 2
-    # A tar is opened once and looked at again, each member is a request.
+    # A tar is opened once and looked at again in the end; each member is a request.
     assert count("s3://b/a.tar#bytes=0-9", "s3://b/a.tar#bytes=10-19") == Requests(n_head=2, n_get=2)
     # A column has a footer, and is read by row groups: rows 0, 1 and 63 lie in one, 64 in the next.
     cells = [f"s3://b/a.parquet#image[{row}]" for row in (0, 1, 63, 64)]
