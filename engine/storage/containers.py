@@ -12,7 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from engine.storage.images import CutoutError
-from schemas.errors import StoreError
+from engine.storage.s3_file import S3File
+from schemas.errors import StoreError, VoorwerpError
 from schemas.reject import RejectReason
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ class ImageColumn:
         The store failed.
     """
 
-    def __init__(self, file: pa.NativeFile, name: str) -> None:
+    def __init__(self, file: pa.NativeFile | S3File, name: str) -> None:
         self._lock = threading.Lock()
         with _damage(RejectReason.DECODE_ERROR, "not a readable Parquet file"):
             # With pre_buffer a file that is open would keep the bytes of the row group that was read last.
@@ -114,7 +115,7 @@ class ImageStack:
         The store failed.
     """
 
-    def __init__(self, file: pa.NativeFile, name: str) -> None:
+    def __init__(self, file: pa.NativeFile | S3File, name: str) -> None:
         self._lock = threading.Lock()
         with _damage(RejectReason.DECODE_ERROR, "not a readable HDF5 file"):
             self._images = _open_dataset(file, name)
@@ -145,7 +146,7 @@ def is_image_type(kind: pa.DataType) -> bool:
 class _Whole(io.RawIOBase):
     """What h5py reads from. It would take uninitialised memory for what a short read leaves out: an error here."""
 
-    def __init__(self, file: pa.NativeFile) -> None:
+    def __init__(self, file: pa.NativeFile | S3File) -> None:
         self._file = file
 
     def seek(self, place: int, whence: int = io.SEEK_SET) -> int:
@@ -161,7 +162,7 @@ class _Whole(io.RawIOBase):
         return n_bytes
 
 
-def _open_dataset(file: pa.NativeFile, name: str) -> "h5py.Dataset":
+def _open_dataset(file: pa.NativeFile | S3File, name: str) -> "h5py.Dataset":
     import h5py
 
     stack = h5py.File(_Whole(file), "r")
@@ -210,10 +211,9 @@ def _damage(reason: RejectReason, what: str) -> Iterator[None]:
     """Tell damage, which rejects the cutout, from a store that fails, which stops the unit."""
     try:
         yield
-    except (CutoutError, StoreError):
+    except (CutoutError, VoorwerpError):
         raise
     except Exception as error:  # Arrow and h5py raise many types on damaged files; each means the same here.
-        # Disks give a number; Arrow's client of S3 gives this text.
-        if getattr(error, "errno", None) or "AWS Error" in str(error):
+        if getattr(error, "errno", None):  # A disk that fails gives a number, a library of a damaged file never.
             raise StoreError(f"the store failed: {error}") from error
         raise CutoutError(reason, f"{what}: {type(error).__name__}: {error}"[:200]) from error

@@ -14,6 +14,7 @@ import pyarrow as pa
 from botocore.exceptions import ParamValidationError
 
 from engine.storage.references import Bytes, bytes_of, parse, split_tar_path, stack_reference
+from engine.storage.s3_file import S3File
 from engine.storage.store import Store, explained, s3fs_client, split_uri
 from engine.storage.tar import tar_members
 from schemas.errors import ConfigError, InputNotFoundError, StoreError
@@ -40,7 +41,7 @@ class Pin(NamedTuple):
 class Opened(NamedTuple):
     """A file that is open, and its version."""
 
-    file: pa.NativeFile
+    file: pa.NativeFile | S3File
     """Closed when nothing refers to it any more; `read_at` may be called from several threads."""
     pin: Pin
 

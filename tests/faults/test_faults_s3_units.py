@@ -2,7 +2,8 @@
 
 import io
 import tarfile
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
@@ -16,7 +17,7 @@ from engine.cluster.unit import Embedded, embed_objects, embed_unit
 from engine.storage.cutouts import CutoutReader
 from engine.storage.images import CutoutError
 from engine.storage.parquet import write_table
-from engine.storage.pins import Pin, locate_cutouts, pin_file, pin_files, pin_of
+from engine.storage.pins import Pin, locate_cutouts, pin_catalogue, pin_file, pin_files, pin_of
 from engine.storage.references import cell_of
 from engine.storage.store import Store
 from schemas import paths
@@ -27,6 +28,7 @@ from schemas.reject import RejectReason
 from tests.faults.conftest import ACCESS_KEY, OLD, TRIES, Bad
 from tests.faults.fault_proxy import Fault, altered, flipped, hang, reset, reset_after, status, truncated
 from tests.faults.test_faults_protocol import UNITS, encoder, make_task, write_plan
+from tests.storage.boxes import column_of, stack_of, tar_of
 
 REQUESTS = {
     "the mark": ("PUT", "/attempts/"),
@@ -231,3 +233,97 @@ def test_a_store_that_refuses_while_a_cutout_is_read_rejects_nothing(bad: Bad, c
     with pytest.raises(StoreError, match=f"access denied to access key {ACCESS_KEY} at {bad.store.uri()}/box"):
         CutoutReader(CutoutConfig()).read(reference, pin)
     assert rule.fired == 1
+
+
+PIXELS = np.arange(9 * 64 * 64).reshape(9, 64, 64) % 251
+BOXES = {
+    "box.tar": (tar_of({f"{number}.jpg": OLD + bytes([number]) for number in range(9)}), "box.tar/{}.jpg"),
+    "box.parquet": (column_of([OLD + bytes([number]) for number in range(9)]), "box.parquet#image[{}]"),
+    "box.h5": (stack_of(PIXELS, chunks=(1, 64, 64), fletcher32=True), "box.h5/{}"),
+}
+"""Containers, and how their cutouts are called."""
+
+
+class Box(NamedTuple):
+    """A container that a reader has open, and a cutout that it has not read yet."""
+
+    name: str
+    reader: CutoutReader
+    reference: str
+    pin: Pin | None
+
+
+@pytest.fixture(params=BOXES)
+def box(request: pytest.FixtureRequest, bad: Bad) -> Box:
+    data, name = BOXES[request.param]
+    bad.store.write(request.param, data)
+    reader = CutoutReader(CutoutConfig())
+    reader.read(*located(bad.store.uri(name.format(0))))
+    return Box(request.param, reader, *located(bad.store.uri(name.format(8))))
+
+
+@pytest.mark.parametrize("fault", [status(403), status(503), reset], ids=["403", "503", "reset"])
+def test_a_store_that_fails_behind_an_open_container_rejects_nothing(bad: Bad, box: Box, fault: Fault) -> None:
+    rule = bad.proxy.add(fault, path="/box", times=None)
+    with pytest.raises(StoreError, match=bad.store.uri(box.name)):
+        box.reader.read(box.reference, box.pin)
+    assert rule.fired
+    bad.proxy.heal()
+    expected = CutoutReader(CutoutConfig()).read(box.reference, box.pin)
+    np.testing.assert_array_equal(box.reader.read(box.reference, box.pin), expected)
+
+
+def test_a_container_deleted_while_it_is_open_is_no_damage_and_not_found_at_the_next_attempt(
+    bad: Bad, box: Box
+) -> None:
+    bad.store.delete(box.name)
+    with pytest.raises(StoreError, match=r"AWS Error (NO_SUCH_KEY|RESOURCE_NOT_FOUND)"):
+        box.reader.read(box.reference, box.pin)
+    with pytest.raises(CutoutError, match="deleted since it was planned") as caught:
+        CutoutReader(CutoutConfig()).read(box.reference, box.pin)
+    assert caught.value.reason is RejectReason.NOT_FOUND
+
+
+def test_bytes_of_a_container_that_are_bad_on_their_way_are_read_again(bad: Bad, box: Box) -> None:
+    expected = CutoutReader(CutoutConfig()).read(box.reference, box.pin)
+    # A tar has no checksums of its members; the others are read twice where theirs fail.
+    fault = truncated(100) if box.name == "box.tar" else altered(lambda body: body[:-700] + bytes(700))
+    rule = bad.proxy.add(fault, "GET", "/box")
+    np.testing.assert_array_equal(box.reader.read(box.reference, box.pin), expected)
+    assert rule.fired == 1
+
+
+def test_a_refusal_is_no_missing_file_however_files_are_pinned(bad: Bad) -> None:
+    rule = bad.proxy.add(status(403), path="refused", times=None)
+    uri = bad.store.uri("refused")
+    actions: list[Callable[[], object]] = [
+        lambda: pin_file(uri),
+        lambda: pin_files([uri]),
+        lambda: pin_files(f"{uri}/{number}" for number in range(40)),
+        lambda: pin_catalogue(Store(uri)),
+        lambda: located(f"{uri}.tar/a.jpg"),
+    ]
+    for action in actions:
+        before = rule.fired
+        with pytest.raises(StoreError, match=f"access denied to access key {ACCESS_KEY} at {uri}"):
+            action()
+        assert rule.fired > before
+
+
+def test_files_are_asked_for_one_by_one_where_listing_is_refused(bad: Bad) -> None:
+    names = [f"folder/{number:02}" for number in range(45)]
+    for name in names[:40]:
+        bad.store.write(name, name.encode())
+    expected = {bad.store.uri(name): pin_file(bad.store.uri(name)) for name in names[:40]}
+    rule = bad.proxy.add(status(403), "GET", "list-type=2", times=None)
+    assert pin_files(map(bad.store.uri, names)) == expected
+    assert rule.fired == 1
+
+
+def test_a_store_that_is_gone_rejects_nothing(bad: Bad) -> None:
+    rule = bad.proxy.add(reset, times=None)
+    for piece in ("", "#bytes=0-1", "#image[0]", ".h5#images[0]"):
+        before = rule.fired
+        with pytest.raises(StoreError, match="unavailable after"):
+            CutoutReader(CutoutConfig()).read(bad.store.uri(f"a{piece}"), Pin(6, "1"))
+        assert rule.fired > before

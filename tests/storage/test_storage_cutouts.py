@@ -22,10 +22,8 @@ from engine.storage.pins import Opened, Pin, locate_cutouts, open_pinned, pin_fi
 from engine.storage.references import Bytes, bytes_of, cell_of
 from engine.storage.store import Store
 from schemas.config import CutoutConfig
-from schemas.errors import StoreError
 from schemas.reject import RejectReason
 from tests.storage.boxes import column_of, flipped, hugging_face, stack_of, tar_of
-from tests.storage.faulty_s3 import RESET, FaultyS3
 
 ANY_PIN = Pin(6, "1")
 IMAGES = [bytes([number]) * (1000 + number) for number in range(12)]
@@ -427,59 +425,6 @@ def test_sixteen_threads_with_one_reader_get_the_right_cutouts(
     order = np.random.default_rng(seed).integers(0, len(mixed), 200)
     with ThreadPoolExecutor(16) as threads:
         assert all(threads.map(lambda at: is_same(shared.read(*mixed[at][:2]), mixed[at][2]), order))
-
-
-@pytest.mark.parametrize("status", [403, 500, RESET])
-@pytest.mark.parametrize("box", BOXES)
-def test_a_store_that_fails_stops_the_unit_and_rejects_no_row(faulty_s3: FaultyS3, box: str, status: int) -> None:
-    faulty_s3.objects[f"/survey/{box}"] = BOXES[box]
-    [(text, pin)] = planned(Store("s3://survey"), PATHS[box](3))
-    shared = reader()
-    for first_to_fail in ("HEAD", "GET"):
-        faulty_s3.refuse = lambda method, path, first=first_to_fail: status if method == first else 0
-        faulty_s3.refused.clear()
-        with pytest.raises(StoreError):
-            shared.read(text, pin)
-        assert set(faulty_s3.refused) == {first_to_fail}
-    faulty_s3.refuse = lambda method, path: 0
-    assert is_same(shared.read(text, pin), expected(box, 3))
-
-
-@pytest.mark.parametrize("status", [403, 500, RESET])
-@pytest.mark.parametrize("box", [box for box in BOXES if box != "a b#é.png"])
-def test_a_store_that_fails_behind_an_open_container_stops_the_unit_as_well(
-    faulty_s3: FaultyS3, box: str, status: int
-) -> None:
-    faulty_s3.objects[f"/survey/{box}"] = BOXES[box]
-    first, second = planned(Store("s3://survey"), PATHS[box](3), PATHS[box](9))
-    shared = reader()
-    shared.read(*first)
-    faulty_s3.refuse = lambda method, path: status
-    with pytest.raises(StoreError):
-        shared.read(*second)
-    assert set(faulty_s3.refused) == {"GET"}
-    faulty_s3.refuse = lambda method, path: 0
-    assert is_same(shared.read(*second), expected(box, 9))
-
-
-def test_a_store_that_is_not_there_stops_the_unit_and_rejects_no_row(faulty_s3: FaultyS3) -> None:
-    faulty_s3.stop()
-    for piece in ("", "#bytes=0-1", "#image[0]", ".h5#images[0]"):
-        with pytest.raises(StoreError, match="survey/a"):
-            reader().read(f"s3://survey/a{piece}", ANY_PIN)
-
-
-def test_a_container_deleted_while_it_is_open_is_no_damage(faulty_s3: FaultyS3) -> None:
-    for box in ("shard.tar", "plain.parquet", "stack.h5"):
-        faulty_s3.objects[f"/survey/{box}"] = BOXES[box]
-        first, second = planned(Store("s3://survey"), PATHS[box](3), PATHS[box](9))
-        shared = reader()
-        shared.read(*first)
-        faulty_s3.objects.clear()
-        # The unit is tried again; then it is not found.
-        with pytest.raises(StoreError):
-            shared.read(*second)
-        assert reason(lambda second=second: reader().read(*second)) is RejectReason.NOT_FOUND
 
 
 def test_a_container_that_is_replaced_while_it_is_open_is_noticed(store: Store) -> None:

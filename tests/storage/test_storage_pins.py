@@ -17,7 +17,6 @@ from engine.storage.s3 import s3fs_client
 from engine.storage.store import Store
 from schemas.errors import InputNotFoundError, StoreError
 from tests.storage.boxes import column_of, stack_of, tar_of
-from tests.storage.faulty_s3 import FaultyS3
 
 ODD_NAMES = [
     "J0012+34.jpg",
@@ -168,33 +167,6 @@ def test_a_folder_that_may_not_be_entered_is_a_fault_and_no_missing_file(tmp_pat
     (tmp_path / "closed").chmod(0)
     with as_nobody(), pytest.raises(StoreError, match="Permission denied"):
         pin_file(str(tmp_path / "closed" / "a.jpg"))
-
-
-def test_a_store_that_refuses_or_fails_is_a_fault_and_no_missing_file(faulty_s3: FaultyS3) -> None:
-    faulty_s3.objects["/survey/a"] = b"x"
-    assert pin_file("s3://survey/a") == Pin(1, md5(b"x").hexdigest())
-    for status in (403, 500):
-        faulty_s3.refuse = lambda method, path, status=status: status
-        for pin in (pin_file, open_pinned, lambda uri: pin_files([uri]), lambda uri: pin_catalogue(Store(uri))):
-            with pytest.raises(StoreError, match="survey/a"):
-                pin("s3://survey/a")
-        with pytest.raises(StoreError, match="survey/d"):
-            pin_files(f"s3://survey/d/{number}" for number in range(40))
-    assert faulty_s3.refused
-
-
-def test_a_store_that_is_not_there_is_a_fault(faulty_s3: FaultyS3) -> None:
-    faulty_s3.stop()
-    with pytest.raises(StoreError, match="survey/a"):
-        pin_file("s3://survey/a")
-
-
-def test_files_are_asked_for_where_listing_is_forbidden(faulty_s3: FaultyS3) -> None:
-    faulty_s3.objects |= {f"/survey/d/{number:02}": bytes(number) for number in range(40)}
-    faulty_s3.refuse = lambda method, path: 403 if "list-type" in path else 0
-    uris = [f"s3://survey/d/{number:02}" for number in range(45)]
-    assert pin_files(uris) == one_by_one(uris)
-    assert faulty_s3.refused
 
 
 @pytest.mark.usefixtures("small_listings")
