@@ -4,13 +4,13 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test lint bench-quick bench-embed docs constraints clean
+.PHONY: demo test lint bench-quick bench-embed bench-search bench-train bench-rank big-release docs constraints clean
 
 demo: $(INSTALLED)  ## Galaxies of the Hubble Deep Field, from an image to a page of neighbours.
 	$(BIN)/voorwerp demo
 
-test: $(INSTALLED) lint  ## Lint, types, layers, and every test.
-	$(BIN)/pytest
+test: $(INSTALLED) lint  ## Lint, types, layers, and every test, two files at a time.
+	$(BIN)/pytest -n 2 --dist loadfile
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
@@ -23,6 +23,18 @@ bench-quick: $(INSTALLED)  ## A whole release over real galaxies: rates, memory,
 
 bench-embed: $(INSTALLED)  ## Embedding against the machine's limit and against zoobot, in one run.
 	$(BIN)/python -m tests.benchmarks.embed
+
+bench-search: $(INSTALLED)  ## L1 search and PCA against their rivals, and real galaxies.
+	$(BIN)/python -m tests.benchmarks.search
+
+bench-train: $(INSTALLED)  ## Whether pretraining on votes helps, on simulated and real galaxies, and what training costs.
+	$(BIN)/python -m tests.benchmarks.train
+
+bench-rank: $(INSTALLED)  ## How fast a step of a campaign is, how much each method finds, and whether ratings survive kills.
+	$(BIN)/python -m tests.benchmarks.rank
+
+big-release: $(INSTALLED)  ## A release of 2 million generated objects in build/big, and 100,000 positions to ask about.
+	$(BIN)/python -m tests.benchmarks.big_release
 
 docs: $(INSTALLED)  ## Write docs/reference.md from the schemas.
 	$(BIN)/python docs/make_reference.py

@@ -7,17 +7,14 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-import yaml
 
-from schemas.config import NeighboursJob, PackJob, ReleaseJob, load_job
+from jobs import cli_rank, cli_search, cli_serve
+from jobs.cli_options import EXIT_CODES, overrides
+from schemas.config import PackJob, ReleaseJob, load_job
 from schemas.errors import ConfigError, VoorwerpError
-
-EXIT_CODES = """
-Exit codes: 0 success; 2 wrong option or config; 65 unusable input data; 66 input not found; 69 `plan --preflight` found
-that the release does not fit; 71 workers die again and again; 73 the output belongs to another run; 74 the store failed
-(run again to resume); 75 another run works on this output now; 76 an artefact is not what its manifest says; 1 `verify`
-found problems; 130 interrupted; 143 terminated.
-"""
+from schemas.experiment import ExperimentJob
+from schemas.model import FinetuneJob, PredictJob, PretrainJob
+from schemas.simulation import SimulateJob
 
 app = typer.Typer(
     name="voorwerp",
@@ -114,7 +111,7 @@ def _release_job(
         "embed.preset": preset,
         "reduce.n_components": components,
     }
-    return load_job(ReleaseJob, job, _overrides(options, settings))
+    return load_job(ReleaseJob, job, overrides(options, settings))
 
 
 _stage(
@@ -205,48 +202,139 @@ def pack(
     Example: `voorwerp pack --catalogue s3://survey/catalogue.parquet --output s3://survey/packed`
     """
     options = {"catalogue.path": catalogue, "output": output}
-    config = load_job(PackJob, job, _overrides(options, set_))
+    config = load_job(PackJob, job, overrides(options, set_))
     from jobs import pack as job_module
 
     job_module.run(config)
 
 
+cli_search.add_to(app)
+
+
 @app.command(epilog=EXIT_CODES)
-def neighbours(
+def finetune(
     release: Annotated[str, typer.Argument(help="Output of a release.", show_default=False)],
-    id_: Annotated[list[str] | None, typer.Option("--id", help="Object id to search around; may be repeated.")] = None,
-    position: Annotated[
-        list[str] | None, typer.Option(help='"RA Dec" in degrees, for example "180.2 -1.3"; may be repeated.')
-    ] = None,
-    k: Annotated[int, typer.Option("-k", "--k", help="Neighbours per query, 1 to 1000.")] = 16,
-    exclude: Annotated[
-        float, typer.Option(help="Leave out objects within this many arcsec of the query; the paper used 100.")
-    ] = 0.0,
-    include_self: Annotated[bool, typer.Option(help="Also list the query object.")] = False,
+    labels: Annotated[str, typer.Argument(help="CSV or Parquet of ids and labels.", show_default=False)],
     output: Annotated[
-        str | None, typer.Option("--output", "-o", help="Write .parquet, .csv or .vot instead of a table here.")
+        str, typer.Option("--output", "-o", help="Folder or s3:// URI for the model and scores.", show_default=False)
+    ],
+    label_column: Annotated[str | None, typer.Option(help="The only other one when not given.")] = None,
+    id_column: Annotated[str | None, typer.Option(help="Column of ids.", show_default="object_id")] = None,
+    positive: Annotated[str | None, typer.Option(help="The label that is the positive class.")] = None,
+    head: Annotated[str | None, typer.Option(help="paper or linear.", show_default="paper")] = None,
+    depth: Annotated[
+        str | None, typer.Option(help="head, or from where the encoder learns: top, 7 ... 1, all.", show_default="head")
     ] = None,
+    seed: Annotated[int | None, typer.Option(help="Of splits, weights and order.", show_default="0")] = None,
+    set_: Settings = None,
 ) -> None:
-    """List the most similar galaxies (smallest L1 distance) to some objects or positions.
+    """Train on a few labels, measure on labels kept apart, and score every object of a release.
 
-    Example: `voorwerp neighbours out --id 587724198820577450 -k 10 --exclude 100`
+    The encoder stays as it is: its embeddings are there, so that this takes seconds. With --depth its last blocks
+    learn as well, from the cutouts.
 
-    Example: `voorwerp neighbours s3://bucket/dr1 --position "177.02 -1.87" -o neighbours.vot`
+    Example: `voorwerp finetune out rings.csv --label-column ring -o rings`
+
+    Example: `voorwerp finetune out rings.csv --label-column ring --depth 6 -o rings-6`
     """
-    job = load_job(
-        NeighboursJob,
-        None,
-        {
-            "release": release,
-            "ids": id_ or [],
-            "positions_deg": [_position(text) for text in position or []],
-            "k": k,
-            "exclusion_radius_arcsec": exclude,
-            "include_self": include_self,
-            "output": output,
-        },
-    )
-    from jobs import neighbours as job_module
+    options: dict[str, Any] = {"release": release, "labels": labels, "output": output, "label_column": label_column}
+    options |= {"id_column": id_column, "positive": positive, "head": head, "depth": depth, "seed": seed}
+    job = load_job(FinetuneJob, None, overrides(options, set_))
+    from jobs import finetune as job_module
+
+    job_module.run(job)
+
+
+@app.command(epilog=EXIT_CODES)
+def pretrain(
+    job: JobFile = None,
+    catalogue: Catalogue = None,
+    votes: Annotated[str | None, typer.Option(help="Table of votes per answer: Parquet, CSV, FITS or VOTable.")] = None,
+    output: Annotated[str | None, typer.Option("--output", "-o", help="Folder or s3:// URI for the model.")] = None,
+    tree: Annotated[str | None, typer.Option(help="gz_decals, gz2, euclid, or a .yaml file.")] = None,
+    architecture: Architecture = None,
+    weights: Annotated[str | None, typer.Option(help="Weights to begin with; random when not given.")] = None,
+    preset: PresetOption = None,
+    epochs: Annotated[int | None, typer.Option(help="Epochs at most.", show_default="200")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of splits, weights, order and views.", show_default="0")] = None,
+    set_: Settings = None,
+) -> None:
+    """Train an encoder to predict what volunteers answer about cutouts. Run it again to go on where it stopped.
+
+    The result is a folder that `voorwerp release --weights` takes.
+
+    Example: `voorwerp pretrain --catalogue survey/catalogue.parquet --votes survey/votes.parquet -o model`
+
+    Example: `voorwerp pretrain job.yaml -s training.precision=bfloat16 -s training.workers=4`
+    """
+    options: dict[str, Any] = {"catalogue.path": catalogue, "votes": votes, "output": output, "tree": tree}
+    options |= {"architecture": architecture, "weights": weights, "preset": preset}
+    options |= {"training.most_epochs": epochs, "training.seed": seed}
+    config = load_job(PretrainJob, job, overrides(options, set_))
+    from jobs import pretrain as job_module
+
+    job_module.run(config)
+
+
+@app.command(epilog=EXIT_CODES)
+def experiment(
+    job: JobFile = None,
+    output: Output = None,
+    set_: Settings = None,
+) -> None:
+    """Compare encoders on a question: frozen and fine-tuned, with few labels and many, again and again.
+
+    Every training is kept: run it again to go on where it stopped, or with more encoders, depths or repeats.
+
+    Example: `voorwerp experiment rings.yaml -o rings-experiment -s repeats=5`
+    """
+    config = load_job(ExperimentJob, job, overrides({"output": output}, set_))
+    from jobs import experiment as job_module
+
+    job_module.run(config)
+
+
+@app.command(epilog=EXIT_CODES)
+def predict(
+    model: Annotated[str, typer.Argument(help="Folder of a model.", show_default=False)],
+    release: Annotated[str, typer.Argument(help="Output of a release that it embedded.", show_default=False)],
+) -> None:
+    """Write what a model says of every object of a release: vote fractions and concentrations, or scores.
+
+    The table is a HATS catalogue below `predictions` of the release's output.
+
+    Example: `voorwerp release --catalogue c.parquet --weights model -o out`, then `voorwerp predict model out`
+    """
+    job = load_job(PredictJob, None, {"model": model, "release": release})
+    from jobs import predict as job_module
+
+    job_module.run(job)
+
+
+@app.command(epilog=EXIT_CODES)
+def simulate(
+    output: Annotated[str, typer.Argument(help="Folder or s3:// URI for the survey.", show_default=False)],
+    n: Annotated[int | None, typer.Option("-n", "--n", help="Galaxies.", show_default="1000")] = None,
+    side: Annotated[int | None, typer.Option(help="Side of a cutout in pixels.", show_default="64")] = None,
+    seed: Annotated[int | None, typer.Option(help="The same seed makes the same survey.", show_default="0")] = None,
+    format_: Annotated[str | None, typer.Option("--format", help="jpeg or fits.", show_default="jpeg")] = None,
+    tar: Annotated[bool, typer.Option("--tar", help="Put the cutouts into tars of 1,000.")] = False,
+    set_: Settings = None,
+) -> None:
+    """Simulate a survey: cutouts of galaxies of known morphology, a catalogue, volunteer votes, and the truth.
+
+    Example: `voorwerp simulate survey -n 10000 --side 96 --seed 7 --tar`
+    """
+    options = {
+        "output": output,
+        "n": n,
+        "side": side,
+        "seed": seed,
+        "format": format_,
+        "container": "tar" if tar else None,
+    }
+    job = load_job(SimulateJob, None, overrides(options, set_))
+    from jobs import simulate as job_module
 
     job_module.run(job)
 
@@ -295,23 +383,5 @@ def demo(
     job_module.run(output)
 
 
-def _overrides(options: dict[str, Any], assignments: list[str] | None) -> dict[str, Any]:
-    """Collect what the command line sets of a job: options that were given, then every --set."""
-    settings = {key: value for key, value in options.items() if value is not None}
-    for assignment in assignments or []:
-        key, separator, value = assignment.partition("=")
-        if not separator:
-            raise ConfigError(f"--set: expected key=value, found {assignment!r}")
-        try:
-            settings[key] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise ConfigError(f"--set {key}: not a YAML value: {value!r}") from error
-    return settings
-
-
-def _position(text: str) -> tuple[float, float]:
-    try:
-        ra_deg, dec_deg = (float(part) for part in text.replace(",", " ").split())
-    except ValueError as error:
-        raise ConfigError(f'--position: expected "RA Dec" in degrees, found {text!r}') from error
-    return ra_deg, dec_deg
+cli_rank.add_to(app)
+cli_serve.add_to(app)

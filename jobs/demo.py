@@ -11,18 +11,19 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 from PIL import Image
 from sklearn.cluster import KMeans
 
-from engine.compute.search import neighbours, vector
+from engine.cluster.answer import Question, answer
+from engine.cluster.opened import OpenRelease, open_release
 from engine.storage.artefacts import release_chain
-from engine.storage.release import OpenRelease, open_release
 from engine.storage.store import Store
 from jobs import release, report
 from schemas import paths
 from schemas.config import ReleaseJob
 from schemas.errors import ConfigError
-from schemas.tables import CUTOUT, DEC, OBJECT_ID, RA
+from schemas.tables import CUTOUT, DEC, DISTANCE, OBJECT_ID, QUERY_ID, RA
 
 try:
     import sep
@@ -159,9 +160,8 @@ def cutouts(image: np.ndarray, galaxies: pd.DataFrame) -> list[np.ndarray]:
 
 def choose(opened: OpenRelease, brightest_first: Sequence[str], n: int) -> list[str]:
     """Choose n of the brightest third, spread through component space: the members next to the means of n clusters."""
-    ids = opened.objects[OBJECT_ID].to_pylist()
     bright = brightest_first[: max(n, len(brightest_first) // 3)]
-    vectors = np.stack([vector(opened.shards, ids.index(object_id)) for object_id in bright])
+    vectors = opened.vectors(opened.find(pa.array(bright)))
     distances = KMeans(n, n_init=10, random_state=0).fit_transform(vectors)
     own = np.where(distances == distances.min(axis=1, keepdims=True), distances, np.inf)
     return [bright[row] for row in np.sort(own.argmin(axis=0)).tolist()]
@@ -169,13 +169,12 @@ def choose(opened: OpenRelease, brightest_first: Sequence[str], n: int) -> list[
 
 def ask(opened: OpenRelease, queries: Sequence[str]) -> list[Answer]:
     """Find the neighbours of each query."""
-    ids = opened.objects[OBJECT_ID].to_pylist()
-    ra_deg, dec_deg = opened.objects[RA].to_numpy(), opened.objects[DEC].to_numpy()
-    answers = []
-    for query in queries:
-        near = neighbours(opened.shards, ra_deg, dec_deg, ids.index(query), N_NEIGHBOURS, 0.0, include_self=False)
-        answers.append(Answer(query, [ids[row] for row in near.rows], near.distances.tolist()))
-    return answers
+    places = opened.find(pa.array(queries))
+    found = answer(opened, np.arange(len(queries)), places, None, Question(N_NEIGHBOURS)).to_pandas()
+    return [
+        Answer(query, list(near[OBJECT_ID]), list(near[DISTANCE]))
+        for query, near in found.groupby(QUERY_ID, sort=False)
+    ]
 
 
 def draw(answers: Sequence[Answer], pngs: Mapping[str, bytes]) -> bytes:

@@ -25,7 +25,7 @@ from schemas.config import CutoutConfig, EmbedConfig, RayConfig
 from schemas.errors import ConfigError, DataError
 from schemas.manifest import Commit, Manifest
 from schemas.partition import Unit
-from schemas.preset import Preset, load_preset
+from schemas.preset import Preset, name_of
 
 JUDGED_FROM = 1_000
 """Cutouts after which the fraction of rejects says something."""
@@ -58,6 +58,7 @@ class Done:
 def run(
     plan: Manifest,
     network: Manifest,
+    preset: Preset,
     cutouts: CutoutConfig,
     config: EmbedConfig,
     ray: RayConfig,
@@ -79,7 +80,6 @@ def run(
     SystemExit
         The process was told to terminate, and the units in work are committed.
     """
-    preset = load_preset(config.preset)
     identity = {
         "engine": library_versions()["voorwerp"],
         "plan": plan.id,
@@ -116,7 +116,7 @@ def run(
         },
         detail={
             "dimension": network.detail["dimension"],
-            "preset": config.preset,
+            "preset": config.preset or name_of(preset),
             "preset_sha256": preset.sha256,
             "rejected_by_reason": found.rejected,
             "embedded_digest": found.embedded_digest,

@@ -2,14 +2,19 @@
 
 from time import perf_counter
 
-from engine.storage.artefacts import find, finish, library_versions, utc_now
+from engine.storage.artefacts import encoder_identity, find, finish, library_versions, utc_now
+from engine.storage.models import read_model
 from engine.storage.store import Store
-from engine.storage.weights import LITE0, read_weights, write_tensors
-from jobs.report import note
+from engine.storage.weights import is_model, write_tensors
+from jobs.report import note, warn
+from jobs.weights import encoder_weights
 from schemas import paths
-from schemas.config import EncoderConfig
+from schemas.config import EmbedConfig, EncoderConfig
+from schemas.errors import ConfigError
 from schemas.manifest import Manifest, identity_id
-from schemas.preset import Preset
+from schemas.preset import Preset, load_preset
+
+DEFAULT_PRESET = "walmsley2022"
 
 
 def run(config: EncoderConfig, preset: Preset, store: Store) -> Manifest:
@@ -20,17 +25,20 @@ def run(config: EncoderConfig, preset: Preset, store: Store) -> Manifest:
     InputNotFoundError, ConfigError, DataError
         The weights are missing, unknown, damaged, or of another architecture or number of bands.
     """
-    from engine.compute.encoder import encoder_dimension, encoder_tensors
+    from engine.compute.encoder import encoder_dimension
 
     started = perf_counter()
-    weights = read_weights(config.weights)
-    tensors = encoder_tensors(config.architecture, preset.n_bands, weights.tensors, by_order=config.weights == LITE0)
-    identity = {"architecture": config.architecture, "bands": preset.n_bands, "weights_sha256": weights.sha256}
+    architecture = architecture_of(config)
+    if is_model(config.weights) and read_model(Store(config.weights)).preset != preset.settings:
+        warn("embed.preset: the model was trained with another")
+    tensors, weights_sha256 = encoder_weights(architecture, config.weights, preset)
+    assert tensors is not None
+    identity = encoder_identity(architecture, preset.n_bands, weights_sha256)
     encoder_id = identity_id("encoder", identity)
     done = find(store, "encoder", encoder_id)
     if done:
         return done
-    dimension = encoder_dimension(config.architecture, preset.n_bands, tensors, preset.crop)
+    dimension = encoder_dimension(architecture, preset.n_bands, tensors, preset.crop)
     record = write_tensors(store.below(paths.artefact("encoder", encoder_id)), paths.WEIGHTS, tensors)
     manifest = Manifest(
         kind="encoder",
@@ -43,5 +51,29 @@ def run(config: EncoderConfig, preset: Preset, store: Store) -> Manifest:
         durations_s={"encoder": perf_counter() - started},
         created_utc=utc_now(),
     )
-    note("encoder", f"{config.architecture}, weights sha256 {weights.sha256[:12]}, {dimension} filters")
+    note("encoder", f"{architecture}, weights sha256 {str(weights_sha256)[:12]}, {dimension} filters")
     return finish(store, manifest)
+
+
+def architecture_of(config: EncoderConfig) -> str:
+    """Return the architecture that is named, or that of the model.
+
+    Raises
+    ------
+    ConfigError
+        None is named and the weights are no model, or the model is of another.
+    """
+    own = read_model(Store(config.weights)).architecture if is_model(config.weights) else None
+    if config.architecture and own and config.architecture != own:
+        raise ConfigError(f"encoder.architecture: expected {own}, as the model is, found {config.architecture!r}")
+    chosen = config.architecture or own
+    if not chosen:
+        raise ConfigError("encoder.architecture: expected a timm model name beside these weights, found none")
+    return chosen
+
+
+def preset_of(encoder: EncoderConfig, embed: EmbedConfig) -> Preset:
+    """Return the preset that is named, or that of the model, or the paper's; errors as of `load_preset`."""
+    if embed.preset is None and is_model(encoder.weights):
+        return Preset.model_validate(read_model(Store(encoder.weights)).preset)
+    return load_preset(embed.preset or DEFAULT_PRESET)

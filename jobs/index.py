@@ -1,17 +1,28 @@
-"""Job: index. Components become FAISS shards, and the finished chain becomes the current release."""
+"""Job: index. Components become searchable shards, and the finished chain becomes the current release."""
 
 from time import perf_counter
+from typing import Any
 
-from engine.cluster.index import build_shards, plan_shards
+from engine.cluster.index import (
+    RECALL_K,
+    build_shards,
+    cut_pieces,
+    measure_recall,
+    read_cells,
+    train_cells,
+)
 from engine.cluster.session import connect
-from engine.storage.artefacts import as_parent, find, finish, library_versions, publish, utc_now
+from engine.compute.boxes import bytes_per_vector
+from engine.compute.quantiser import n_cells_for
+from engine.storage.artefacts import as_parent, find, finish, library_versions, partitions_of, publish, utc_now
 from engine.storage.lease import Held
-from engine.storage.store import Store
+from engine.storage.store import Store, file_record
 from jobs.report import note, progress, reused
 from schemas import paths
 from schemas.config import IndexConfig, RayConfig
+from schemas.errors import IntegrityError
+from schemas.index import IndexDetail
 from schemas.manifest import Manifest, identity_id
-from schemas.partition import PartitionFile
 
 
 def run(components: Manifest, config: IndexConfig, ray: RayConfig, store: Store, held: Held) -> Manifest:
@@ -21,39 +32,80 @@ def run(components: Manifest, config: IndexConfig, ray: RayConfig, store: Store,
     ------
     BusyError
         Another run took over the lease.
+    DataError
+        Components are not finite.
+    IntegrityError
+        The shards do not hold as many objects as there are components.
     """
-    identity = {"components": components.id, "kind": config.kind, "rows_per_shard": config.rows_per_shard}
+    identity = _identity(components, config)
     index_id = identity_id("index", identity)
     done = find(store, "index", index_id)
     manifest = reused(done) if done else _build(components, config, ray, index_id, identity, store)
     held.check()
     release = publish(store, manifest)
+    store.below(paths.work(index_id)).delete_folder("")
     note("release", f"{release.id} is current in {store.uri()}")
     for kind in ("embeddings", "components"):
         note(kind, store.uri(paths.artefact(kind, release.artefacts[kind].id)))
     return manifest
 
 
+def _identity(components: Manifest, config: IndexConfig) -> dict[str, Any]:
+    n_rows, dimension = components.counts["components"], components.detail["n_components"]
+    rows_per_shard = config.rows_per_shard or (config.shard_mib << 20) // bytes_per_vector(dimension)
+    return {
+        "components": components.id,
+        "kind": config.kind,
+        "n_shards": max(1, -(-n_rows // rows_per_shard)),
+        "n_cells": config.cells or n_cells_for(n_rows),
+    }
+
+
 def _build(
-    components: Manifest, config: IndexConfig, ray: RayConfig, index_id: str, identity: dict[str, object], store: Store
+    components: Manifest, config: IndexConfig, ray: RayConfig, index_id: str, identity: dict[str, Any], store: Store
 ) -> Manifest:
     started = perf_counter()
-    shards = plan_shards(
-        [PartitionFile.model_validate(part) for part in components.detail["partitions"]], config.rows_per_shard
-    )
+    partitions = partitions_of(components)
+    n_rows, dimension = components.counts["components"], components.detail["n_components"]
     source = store.below(paths.artefact("components", components.id))
-    target = store.below(paths.artefact("index", index_id))
+    target, work = store.below(paths.artefact("index", index_id)), store.below(paths.work(index_id))
     connect(ray)
-    with progress("index", components.counts["components"], "objects") as advance:
-        files = build_shards(source, target, shards, advance)
+    if not target.exists(paths.CELLS):
+        work.delete_folder("")  # Shards by other cells would lose objects and hold others twice.
+        with progress("place cells", 1, "task") as advance:
+            train_cells(source, target, partitions, identity["n_cells"], identity["n_shards"])
+            advance(1)
+    with progress("sort into shards", n_rows, "objects") as advance:
+        groups = cut_pieces(source, target, work, partitions, advance)
+    with progress("index", n_rows, "objects") as advance:
+        shards = build_shards(target, work, groups, config.kind, advance)
+    with progress("measure recall", 1, "task") as advance:
+        settings = measure_recall(target, shards, config.kind, dimension)
+        advance(1)
+    n_indexed = sum(shard.n_rows for shard in shards)
+    if n_indexed != n_rows:
+        raise IntegrityError(
+            f"{target.uri()}: expected shards of {n_rows:,} objects, found {n_indexed:,}; "
+            f"delete this folder and {work.uri()}, and run the same command again"
+        )
+    cells = read_cells(target)
+    detail = IndexDetail(
+        kind=config.kind,
+        dimension=dimension,
+        n_cells=len(cells["centroids"]),
+        shards=shards,
+        settings=settings,
+        recall_k=RECALL_K,
+        n_held_out=len(cells["held_out"]),
+    )
     manifest = Manifest(
         kind="index",
         id=index_id,
         identity=identity,
         parents={"components": as_parent(components)},
-        counts={"indexed": components.counts["components"], "shards": len(shards)},
-        detail={"metric": "L1", "kind": config.kind, "exact": True},
-        files=files,
+        counts={"indexed": n_indexed, "shards": len(shards)},
+        detail=detail.model_dump(mode="json"),
+        files=[file_record(paths.CELLS, target.read(paths.CELLS)), *(file for shard in shards for file in shard.files)],
         versions=library_versions(),
         durations_s={"index": perf_counter() - started},
         created_utc=utc_now(),

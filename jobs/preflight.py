@@ -26,12 +26,12 @@ from engine.compute.estimate import (
 from engine.storage.artefacts import encode
 from engine.storage.store import Store
 from jobs.embed import JUDGED_FROM, choose_machines, make_task, read_units
+from jobs.encoder import preset_of
 from jobs.report import note, output, warn
 from schemas.config import ReleaseJob, load_job
 from schemas.errors import ConfigError, PreflightError
 from schemas.manifest import Manifest, Record
 from schemas.partition import Unit
-from schemas.preset import load_preset
 from schemas.price import PriceTable
 
 SEED = 0
@@ -157,7 +157,7 @@ def _refuse(found: list[str]) -> None:
 
 
 def _task(plan: Manifest, network: Manifest, job: ReleaseJob, store: Store, machines: Machines) -> EmbedTask:
-    preset = load_preset(job.embed.preset)
+    preset = preset_of(job.encoder, job.embed)
     return make_task(plan, network, preset, job.cutouts, job.embed, store, "preflight", "preflight", machines)
 
 

@@ -7,7 +7,6 @@ from engine.storage.weights import check_source
 from jobs import embed, encoder, index, plan, preflight, reduce
 from schemas.config import ReleaseJob
 from schemas.manifest import Manifest
-from schemas.preset import load_preset
 
 
 def run(job: ReleaseJob) -> Manifest:
@@ -16,8 +15,9 @@ def run(job: ReleaseJob) -> Manifest:
     check_inputs(job)
     with lease(store) as held:
         planned = plan.run(job.catalogue, job.plan, store)
-        network = encoder.run(job.encoder, load_preset(job.embed.preset), store)
-        embeddings = embed.run(planned, network, job.cutouts, job.embed, job.ray, store, held)
+        preset = encoder.preset_of(job.encoder, job.embed)
+        network = encoder.run(job.encoder, preset, store)
+        embeddings = embed.run(planned, network, preset, job.cutouts, job.embed, job.ray, store, held)
         components = reduce.run(embeddings, job.reduce, job.ray, store)
         return index.run(components, job.index, job.ray, store, held)
 
@@ -37,7 +37,7 @@ def run_preflight(job: ReleaseJob, options: preflight.Options) -> preflight.Pref
     store = Store(job.output)
     with lease(store):
         planned = plan.run(job.catalogue, job.plan, store)
-        network = encoder.run(job.encoder, load_preset(job.embed.preset), store)
+        network = encoder.run(job.encoder, encoder.preset_of(job.encoder, job.embed), store)
     return preflight.run(planned, network, job, store, options, prices)
 
 
@@ -47,8 +47,9 @@ def run_embed(job: ReleaseJob) -> Manifest:
     check_inputs(job)
     planned = read_manifest(store, "plan", claimed(store, "plan"))
     with lease(store) as held:
-        network = encoder.run(job.encoder, load_preset(job.embed.preset), store)
-        return embed.run(planned, network, job.cutouts, job.embed, job.ray, store, held)
+        preset = encoder.preset_of(job.encoder, job.embed)
+        network = encoder.run(job.encoder, preset, store)
+        return embed.run(planned, network, preset, job.cutouts, job.embed, job.ray, store, held)
 
 
 def run_reduce(job: ReleaseJob) -> Manifest:
@@ -68,11 +69,12 @@ def run_index(job: ReleaseJob) -> Manifest:
 
 
 def check_inputs(job: ReleaseJob) -> None:
-    """Refuse a wrong preset or missing weights before anything is read.
+    """Refuse a wrong preset, or missing weights or architecture, before anything is read.
 
     Raises
     ------
     ConfigError, InputNotFoundError
     """
-    load_preset(job.embed.preset)
     check_source(job.encoder.weights)
+    encoder.preset_of(job.encoder, job.embed)
+    encoder.architecture_of(job.encoder)

@@ -3,7 +3,7 @@
 Of a finished release all of it; of an output that only holds a packed catalogue, that and its plan.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pyarrow.dataset as pads
 from hats.io.validation import is_valid_catalog
@@ -21,7 +21,8 @@ from schemas.manifest import FileRecord, Kind, Manifest
 from schemas.reject import WITHOUT_PLACE
 from schemas.tables import OBJECT_ID, REASON
 
-_CATALOGUES: set[Kind] = {"plan", "packed", "embeddings", "components"}
+_CATALOGUES: set[Kind] = {"plan", "packed", "embeddings", "components", "predictions", "ellipse"}
+_OF_EMBEDDINGS: tuple[Kind, ...] = ("moments", "components", "predictions", "ellipse")
 
 
 def run(output: str) -> bool:
@@ -36,10 +37,12 @@ def run(output: str) -> bool:
     """
     store = Store(output)
     name, chain = _chain(store)
+    beside = _beside(store, chain)
     problems: list[str] = []
-    with progress("verify", sum(len(manifest.files) for manifest in chain.values()), "files") as advance:
-        for kind, manifest in chain.items():
-            folder = store.below(paths.artefact(kind, manifest.id))
+    everything = [*chain.values(), *beside]
+    with progress("verify", sum(len(manifest.files) for manifest in everything), "files") as advance:
+        for manifest in everything:
+            folder = store.below(paths.artefact(manifest.kind, manifest.id))
             for record in manifest.files:
                 problems += _check_file(folder, record)
                 advance(1)
@@ -50,7 +53,8 @@ def run(output: str) -> bool:
     made = chain["packed" if "packed" in chain else "embeddings"]
     if not problems:
         problems += _check_accounting(store, chain["plan"], made)
-        problems += _check_catalogues(store, chain)
+        problems += _check_catalogues(store, everything)
+        problems += _check_counts(store, chain, beside)
     for problem in problems:
         console.print(f"[red]problem:[/red] {problem}", soft_wrap=True)
     note("verify", f"{name}: " + (f"{len(problems)} problems" if problems else "everything is as promised"))
@@ -64,6 +68,19 @@ def _chain(store: Store) -> tuple[str, dict[Kind, Manifest]]:
         return f"packed {packed.id}", {"plan": parent_of(store, packed, "plan"), "packed": packed}
     release = current_release(store)
     return f"release {release.id}", release_chain(store, current_manifest(store, "index"))
+
+
+def _beside(store: Store, chain: dict[Kind, Manifest]) -> list[Manifest]:
+    """What else was made of the release's embeddings: kept moments, other components, predictions, ellipses."""
+    found = []
+    for kind in _OF_EMBEDDINGS if "embeddings" in chain else ():
+        for path in store.list(kind):
+            artefact_id, _, rest = path.removeprefix(f"{kind}/").partition("/")
+            if rest == paths.MANIFEST and not (kind in chain and chain[kind].id == artefact_id):
+                manifest = read_manifest(store, kind, artefact_id)
+                if manifest.parents["embeddings"].id == chain["embeddings"].id:
+                    found.append(manifest)
+    return found
 
 
 def _check_file(folder: Store, record: FileRecord) -> Iterator[str]:
@@ -87,17 +104,27 @@ def _check_accounting(store: Store, plan: Manifest, made: Manifest) -> Iterator[
         yield f"the ids {made.kind} and rejected are not the ids planned"
 
 
-def _check_catalogues(store: Store, chain: dict[Kind, Manifest]) -> Iterator[str]:
-    for kind in _CATALOGUES & chain.keys():
-        folder = store.below(paths.artefact(kind, chain[kind].id))
-        if not is_valid_catalog(UPath(folder.uri()), strict=True, verbose=False):
+def _check_catalogues(store: Store, manifests: Sequence[Manifest]) -> Iterator[str]:
+    for manifest in manifests:
+        folder = store.below(paths.artefact(manifest.kind, manifest.id))
+        if manifest.kind in _CATALOGUES and not is_valid_catalog(UPath(folder.uri()), strict=True, verbose=False):
             yield f"{folder.uri()}: not a valid HATS catalogue"
+
+
+def _check_counts(store: Store, chain: dict[Kind, Manifest], beside: Sequence[Manifest]) -> Iterator[str]:
     if "index" not in chain:
         return
-    n_components = pads.dataset(
-        store.full_path(f"{paths.artefact('components', chain['components'].id)}/{paths.DATASET}"),
-        filesystem=store.filesystem,
-    ).count_rows()
-    for kind, found in (("components", n_components), ("index", chain["index"].counts["indexed"])):
-        if found != chain["embeddings"].counts["embedded"]:
-            yield f"{kind}: expected {chain['embeddings'].counts['embedded']} objects, found {found}"
+    tables = [manifest for manifest in (chain["components"], *beside) if manifest.kind in _CATALOGUES]
+    found = {f"{manifest.kind} {manifest.id}": _count(store, manifest) for manifest in tables}
+    found["index"] = chain["index"].counts["indexed"]
+    for name, n in found.items():
+        if n != chain["embeddings"].counts["embedded"]:
+            yield f"{name}: expected {chain['embeddings'].counts['embedded']} objects, found {n}"
+
+
+def _count(store: Store, manifest: Manifest) -> int:
+    folder = store.full_path(f"{paths.artefact(manifest.kind, manifest.id)}/{paths.DATASET}")
+    n = int(pads.dataset(folder, filesystem=store.filesystem).count_rows())
+    if manifest.kind == "ellipse":  # It has rejects of its own: cutouts that were lost since they were embedded.
+        n += len(read_table(store.below(paths.artefact(manifest.kind, manifest.id)), paths.REJECTS, [OBJECT_ID]))
+    return n

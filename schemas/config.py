@@ -7,7 +7,11 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError, field_validator, model_validator
 
 from schemas.errors import ConfigError, InputNotFoundError
+from schemas.index import IndexKind
+from schemas.space import SpaceName
 from schemas.validation import describe
+
+Device = Literal["auto", "cpu", "cuda"]
 
 PAPER_EXCLUSION_ARCSEC = 100.0
 """Neighbours closer than this on the sky may be the same galaxy listed twice (Walmsley et al. 2022, Section 5)."""
@@ -78,8 +82,12 @@ class CutoutConfig(Section):
 class EncoderConfig(Section):
     """Which network. There is no default: a release names its encoder."""
 
-    architecture: str = Field(description="a timm model name, for example efficientnet_b0")
-    weights: str = Field(description=".safetensors or .pt file, local or s3://; hf-hub:NAME; or package:lite0")
+    architecture: str | None = Field(
+        None, description="a timm model name, for example efficientnet_b0; a model's own when null"
+    )
+    weights: str = Field(
+        description=".safetensors or .pt file or the folder of a model, local or s3://; hf-hub:NAME; or package:lite0"
+    )
 
 
 class PlanConfig(Section):
@@ -96,7 +104,9 @@ class PlanConfig(Section):
 class EmbedConfig(Section):
     """How cutouts become embeddings."""
 
-    preset: str = Field("walmsley2022", description="name of a preset, or a .yaml file of one")
+    preset: str | None = Field(
+        None, description="name of a preset, or a .yaml file of one; a model's own, else walmsley2022, when null"
+    )
     views: int = Field(1, ge=1, le=64, description="1: centre crop; n: mean over n random views, seeded by object id")
     batch_size: int = Field(
         32, ge=1, le=4096, description="views that a CPU encodes at once; a GPU tries larger batches"
@@ -123,7 +133,13 @@ class EmbedConfig(Section):
 class ReduceConfig(Section):
     """How embeddings become components."""
 
-    n_components: int = Field(10, ge=1, le=4096, description="10 for search, 15 for the map, 40 for anomalies")
+    spaces: tuple[SpaceName, ...] = Field(
+        ("search",), min_length=1, description="search (10 components), map (15), anomaly (40, unit variance)"
+    )
+    n_components: int | None = Field(None, ge=1, le=4096, description="of the search space; 10 when null")
+    method: Literal["exact", "reference"] = Field(
+        "exact", description="reference: scikit-learn's sequential algorithm, as in the paper; slower, less exact"
+    )
     scheduler: str = Field("ray", description="ray, or the tcp:// address of a dask.distributed scheduler")
 
     @field_validator("scheduler")
@@ -137,8 +153,14 @@ class ReduceConfig(Section):
 class IndexConfig(Section):
     """How components become a searchable index."""
 
-    kind: Literal["flat"] = Field("flat", description="flat: exact, every object is compared")
-    rows_per_shard: int = Field(2_000_000, ge=1, description="objects in one shard")
+    kind: IndexKind = Field(
+        "ivf-flat", description="FAISS index for approximate answers: ivf-flat, hnsw-flat or flat; exact ones need none"
+    )
+    shard_mib: int = Field(128, ge=1, description="memory that one shard takes when it is searched")
+    rows_per_shard: int | None = Field(
+        None, ge=1, description="objects in one shard, about; as many as fit into shard_mib when null"
+    )
+    cells: int | None = Field(None, ge=1, le=65_536, description="cells of component space; 4 sqrt(objects) when null")
 
 
 class RayConfig(Section):
@@ -179,33 +201,138 @@ class ReleaseJob(Section):
     ray: RayConfig = RayConfig()
 
 
-class NeighboursJob(Section):
-    """A search: which objects, how many neighbours, which to leave out."""
+class QueryFileConfig(Section):
+    """A file of queries. Columns are found by their names, object_id, ra_deg and dec_deg, or components, when null."""
+
+    path: str = Field(description="Parquet, CSV, FITS table or VOTable; local or s3://")
+    format: Literal["parquet", "csv", "fits", "votable"] | None = Field(
+        None, description="found from the name when null"
+    )
+    id_column: str | None = Field(None, description="ask about objects of the release, by their ids")
+    ra_column: str | None = Field(None, description="ask about positions: right ascension, degrees")
+    dec_column: str | None = Field(None, description="declination, degrees")
+    vector_column: str | None = Field(None, description="ask about vectors of component space")
+
+    @model_validator(mode="after")
+    def _both(self) -> Self:
+        if bool(self.ra_column) != bool(self.dec_column):
+            raise ValueError("ra_column and dec_column: expected both or neither")
+        return self
+
+
+class FilterConfig(Section):
+    """Which objects may be answers: those that pass every filter that is given."""
+
+    cone: tuple[float, float, float] | None = Field(
+        None, description="RA and Dec in degrees and a radius in arcsec: objects within it"
+    )
+    moc: str | None = Field(None, description="a MOC file (FITS, JSON or text): objects on the sky that it covers")
+    where: str | None = Field(
+        None, description="a condition on the catalogue's columns, for example mag_r < 18 and not is_star"
+    )
+
+    @field_validator("cone")
+    @classmethod
+    def _is_cone(cls, value: tuple[float, float, float] | None) -> tuple[float, float, float] | None:
+        if value:
+            ra_deg, dec_deg, radius_arcsec = value
+            if not (0 <= ra_deg < 360 and -90 <= dec_deg <= 90 and 0 < radius_arcsec <= 648_000):
+                raise ValueError("expected RA in [0, 360), Dec in [-90, 90] degrees and a radius in (0, 648000] arcsec")
+        return value
+
+
+class SearchSection(Section):
+    """What every search has."""
 
     release: str = Field(description="output folder of a release")
-    ids: tuple[str, ...] = Field((), description="object ids to search around")
-    positions_deg: tuple[tuple[float, float], ...] = Field((), description="(RA, Dec) pairs in degrees")
+    as_of: str | None = Field(None, description="id of a release record of that output; the current one when null")
     k: int = Field(16, ge=1, le=1000, description="neighbours per query")
+    filter: FilterConfig = FilterConfig()
     exclusion_radius_arcsec: float = Field(
         0.0,
         ge=0,
         le=648_000,
         description="neighbours this close to the query on the sky are left out; 100 in the paper",
     )
+    approximate: float | None = Field(
+        None, gt=0, le=1, description="the recall that is enough, as measured for this index; exact answers when null"
+    )
+    device: Device = Field(
+        "auto",
+        description="cuda: compare everything on GPUs; else CPUs, which skip most of the catalogue; same answers",
+    )
+    output: str | None = Field(
+        None,
+        description=".parquet, .csv, .fits or .vot file, or a folder (ending in /) for parts; the terminal when null",
+    )
+    ray: RayConfig = RayConfig()
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        if self.approximate is not None and self.device == "cuda":
+            raise ValueError("approximate: expected exact answers on a GPU, found both approximate and device: cuda")
+        return self
+
+
+class NeighboursJob(SearchSection):
+    """A search: which objects, how many neighbours, which to leave out."""
+
+    ids: tuple[str, ...] = Field((), description="object ids to search around")
+    positions_deg: tuple[tuple[float, float], ...] = Field((), description="(RA, Dec) pairs in degrees")
+    queries: QueryFileConfig | None = Field(None, description="a file of ids, positions or vectors to search around")
+    match_radius_arcsec: float = Field(
+        20.0, gt=0, le=648_000, description="a position further from any object is answered with a status, or warns"
+    )
     include_self: bool = Field(False, description="also list the query object itself")
-    match_radius_arcsec: float = Field(20.0, gt=0, le=648_000, description="a position further from any object warns")
-    output: str | None = Field(None, description=".parquet, .csv or .vot file; the terminal when null")
 
     @model_validator(mode="after")
     def _has_queries(self) -> Self:
-        if not self.ids and not self.positions_deg:
-            raise ValueError("expected at least one id or position to search around, found none")
+        if not self.ids and not self.positions_deg and not self.queries:
+            raise ValueError("expected at least one id, position or file of queries to search around, found none")
+        if self.queries and (self.ids or self.positions_deg):
+            raise ValueError("queries: expected a file of queries or single ids and positions, found both")
         for ra_deg, dec_deg in self.positions_deg:
             if not (0 <= ra_deg < 360 and -90 <= dec_deg <= 90):
                 raise ValueError(
                     f"positions_deg: expected RA in [0, 360) and Dec in [-90, 90] degrees, found ({ra_deg}, {dec_deg})"
                 )
         return self
+
+
+class SimilarImageJob(SearchSection):
+    """A search around new images."""
+
+    images: tuple[str, ...] = Field(min_length=1, description="JPEG, PNG or FITS files, local or s3://")
+
+
+class GraphJob(Section):
+    """The k nearest neighbours of every object of a release."""
+
+    release: str = Field(description="output folder of a release")
+    as_of: str | None = Field(None, description="id of a release record of that output; the current one when null")
+    k: int = Field(10, ge=1, le=1000, description="neighbours per object")
+    output: str = Field(description="folder or s3:// URI for the parts")
+    device: Device = Field("auto", description="cuda: compare everything on GPUs; same answers")
+    ray: RayConfig = RayConfig()
+
+
+class DuplicatesJob(Section):
+    """The near-duplicates of a release."""
+
+    release: str = Field(description="output folder of a release")
+    as_of: str | None = Field(None, description="id of a release record of that output; the current one when null")
+    distance: float | None = Field(
+        None,
+        ge=0,
+        description="L1 distance up to which two objects are near-duplicates; a tenth of the median distance to the "
+        "nearest neighbour when null",
+    )
+    radius_arcsec: float = Field(
+        PAPER_EXCLUSION_ARCSEC, ge=0, le=36_000, description="separation up to which two objects are near-duplicates"
+    )
+    output: str = Field(description=".parquet, .csv, .fits or .vot file, or a folder (ending in /) for parts")
+    device: Device = Field("auto", description="cuda: compare everything on GPUs; same answers")
+    ray: RayConfig = RayConfig()
 
 
 def load_job(model: type[Job], path: Path | None, overrides: dict[str, Any]) -> Job:

@@ -59,6 +59,6 @@ class BusyError(VoorwerpError):
 
 
 class IntegrityError(VoorwerpError):
-    """Something on disk is not what its manifest says: changed, truncated, missing, or from another parent."""
+    """Something on disk is not what its manifest says: changed, truncated, missing, of another format or parent."""
 
     exit_code = 76

@@ -6,10 +6,11 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-FORMAT = 1
+Format = Literal[2]
+FORMAT: Format = 2
 """Version of everything written under an output folder. A reader refuses any other."""
 
-Kind = Literal["encoder", "plan", "packed", "embeddings", "components", "index"]
+Kind = Literal["encoder", "plan", "packed", "embeddings", "moments", "components", "index", "predictions", "ellipse"]
 
 
 class Record(BaseModel):
@@ -34,10 +35,18 @@ class Parent(Record):
     manifest_sha256: str
 
 
+class Claim(Record):
+    """Which identity of a kind an output belongs to. Created once, before anything of that kind is made."""
+
+    format: Format
+    """Without a default: claims of format 1 do not say so."""
+    identity: dict[str, Any]
+
+
 class Manifest(Record):
     """What an artefact is, what it was made from and every file it has. Written last: no manifest, no artefact."""
 
-    format: Literal[1] = 1
+    format: Format = FORMAT
     kind: Kind
     id: str
     identity: dict[str, Any]
@@ -55,7 +64,7 @@ class Manifest(Record):
 class Lease(Record):
     """Which run works on an output now. Renewed while it works; one that is not renewed may be taken over."""
 
-    format: Literal[1] = 1
+    format: Format = FORMAT
     holder: str
     """Random; names this run."""
     host: str
@@ -69,7 +78,7 @@ class Lease(Record):
 class Commit(Record):
     """One unit of work done: created once, never changed. The unit's rows are read through this record only."""
 
-    format: Literal[1] = 1
+    format: Format = FORMAT
     unit: str
     attempt: int
     """Which attempt at the unit this was, from 1; earlier ones were lost."""
@@ -80,16 +89,36 @@ class Commit(Record):
     rejected_digest: str
     files: list[FileRecord]
     """The unit's rows, then its rejects if it has any. Paths are relative to the work folder; the rows of a packed
-    partition, which lie where they stay, to the artefact's."""
+    partition and of an answer, which lie where they stay, to the artefact's and to the answer's."""
     durations_s: dict[str, float]
     runtime: str = ""
     """That encoded the rows; empty where nothing was encoded."""
+    counts: dict[str, int] = {}
+    """What else was counted."""
+
+
+class Answer(Record):
+    """What a folder of an answer holds. Written last: without it the answer is unfinished."""
+
+    format: Literal[1] = 1
+    kind: Literal["neighbours", "graph", "duplicates"]
+    id: str
+    """Hash of the identity."""
+    identity: dict[str, Any]
+    """The release and index that were asked, the question, and the hash of the queries."""
+    counts: dict[str, int]
+    """What was planned, how much of it was answered or why not, and rows."""
+    files: list[FileRecord]
+    """The parts, in order."""
+    versions: dict[str, str]
+    durations_s: dict[str, float]
+    created_utc: str
 
 
 class Release(Record):
     """The manifest of a whole run: its chain of artefacts by the hashes of their manifests, and a summary."""
 
-    format: Literal[1] = 1
+    format: Format = FORMAT
     id: str
     artefacts: dict[str, Parent]
     catalogue: str
@@ -107,7 +136,7 @@ class Release(Record):
 class Current(Record):
     """The pointer that readers follow."""
 
-    format: Literal[1] = 1
+    format: Format = FORMAT
     release: str
     sha256: str
 

@@ -9,12 +9,25 @@
     |-- plan/<id>/                       manifest.json  units.parquet  rejects.parquet  HATS catalogue of the rows
     |-- packed/<id>/                     manifest.json  rejects.parquet  HATS catalogue with the cutouts' bytes
     |-- embeddings/<id>/                 manifest.json  rejects.parquet  HATS catalogue
-    |-- components/<id>/                 manifest.json  pca.safetensors  pca.json  HATS catalogue
-    |-- index/<id>/                      manifest.json  shard-00000.faiss  objects-00000.parquet ...
-    `-- work/<id>/                       until embedding ends: attempts/<unit>-<n>  parts/<unit>-<attempt>.parquet
-                                         commits/<unit>.json  drain-<holder>
+    |-- moments/<id>/                    manifest.json  moments.safetensors
+    |-- components/<id>/                 manifest.json  pca.safetensors  pca.json  scree.png  HATS catalogue
+    |-- predictions/<id>/              manifest.json  HATS catalogue
+    |-- ellipse/<id>/                    manifest.json  rejects.parquet  HATS catalogue
+    |-- index/<id>/                      manifest.json  cells.safetensors  and for each shard
+    |                                    boxes-00000.safetensors  shard-00000.faiss  objects-00000.parquet
+    `-- work/<id>/                       until a stage ends: attempts/<unit>-<n>  parts/<unit>-<attempt>.parquet
+                                         commits/<unit>.json  drain-<holder>  pieces/<n>.parquet  shards/<n>.json
 
 An artefact folder without its `manifest.json` is unfinished, and no reader opens it.
+
+An answer in parts, and what a search has done so far:
+
+    ANSWER/
+    |-- manifest.json
+    `-- parts/                           <unit>-<attempt>.parquet  unanswered.parquet
+    ANSWER.work/                         or NAME.parquet.work, and so on; gone when the answer is there
+    |-- lease.json
+    `-- work/<id>/                       queries.parquet  unanswered.parquet  attempts  commits  parts
 """
 
 from schemas.manifest import Kind
@@ -28,8 +41,14 @@ UNITS = "units.parquet"
 REJECTS = "rejects.parquet"
 PCA_TENSORS = "pca.safetensors"
 PCA_SUMMARY = "pca.json"
+SCREE_PLOT = "scree.png"
+MOMENTS = "moments.safetensors"
+CELLS = "cells.safetensors"
 DATASET = "dataset"
 WORK = "work"
+PARTS = "parts"
+QUERIES = "queries.parquet"
+UNANSWERED = "unanswered.parquet"
 
 
 def claim(kind: Kind) -> str:
@@ -62,8 +81,13 @@ def shard(number: int) -> str:
     return f"shard-{number:05d}.faiss"
 
 
+def boxes(number: int) -> str:
+    """Path of the boxes of a shard, relative to its index."""
+    return f"boxes-{number:05d}.safetensors"
+
+
 def shard_objects(number: int) -> str:
-    """Path of the objects of a shard, in the order of its vectors, relative to its index."""
+    """Path of the objects of a shard, in order of their ids, relative to its index."""
     return f"objects-{number:05d}.parquet"
 
 
@@ -92,11 +116,26 @@ def drain(embeddings_id: str, holder: str) -> str:
     return f"{work(embeddings_id)}/drain-{holder}"
 
 
+def piece(number: int) -> str:
+    """Path of some objects sorted by the shards they go to, relative to the work folder."""
+    return f"pieces/{number:05d}.parquet"
+
+
+def shard_record(number: int) -> str:
+    """Path of the record of a shard that was built, relative to the work folder."""
+    return f"shards/{number:05d}.json"
+
+
 def part(unit: str, attempt: str) -> str:
     """Path of an attempt's rows, relative to the work folder."""
-    return f"parts/{unit}-{attempt}.parquet"
+    return f"{PARTS}/{unit}-{attempt}.parquet"
 
 
 def part_rejects(unit: str, attempt: str) -> str:
     """Path of an attempt's rejects, relative to the work folder."""
-    return f"parts/{unit}-{attempt}.rejects.parquet"
+    return f"{PARTS}/{unit}-{attempt}.rejects.parquet"
+
+
+def answer_work(output: str) -> str:
+    """Folder of what a search has done so far, beside its answer."""
+    return f"{output.rstrip('/')}.work"

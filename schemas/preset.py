@@ -60,6 +60,12 @@ def preset_names() -> list[str]:
     return sorted(entry.name.removesuffix(".yaml") for entry in _PRESETS.iterdir() if entry.name.endswith(".yaml"))
 
 
+def name_of(preset: Preset) -> str:
+    """Name of the preset that comes with voorwerp and makes the same pixels; `custom` where none does."""
+    same = [name for name in preset_names() if load_preset(name).settings == preset.settings]
+    return same[0] if same else "custom"
+
+
 def load_preset(name: str) -> Preset:
     """Load a preset by name, or from a YAML file when the name ends in `.yaml` or `.yml`.
 

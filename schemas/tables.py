@@ -7,6 +7,8 @@ HEALPIX = "_healpix_29"
 OBJECT_ID = "object_id"
 RA = "ra_deg"
 DEC = "dec_deg"
+POSITION = (HEALPIX, OBJECT_ID, RA, DEC)
+"""What says which object a row is of, and where."""
 CUTOUT = "cutout"
 """Where the cutout is: an absolute URI, or a reference into a container (`engine.storage.references`). In packed
 catalogues the cutout itself: its bytes."""
@@ -18,14 +20,48 @@ PACKED_FROM = "packed_from"
 """Where a packed cutout was before; in packed catalogues only."""
 EMBEDDING = "embedding"
 COMPONENTS = "components"
+ELLIPSE = "ellipse"
+"""Ellipse features (`engine.compute.ellipse`); in tables of these only."""
 REASON = "reason"
 DETAIL = "detail"
 QUERY_ID = "query_id"
+QUERY = "query"
+"""Number of a query in the order in which they were asked, from 0."""
+MATCH = "match_arcsec"
+"""Separation of the position that was asked from the object that stands for it."""
 RANK = "rank"
 DISTANCE = "distance"
+UNSEEN = "unseen_distance"
+"""No object that was not compared is nearer than this; an answer is exact because no distance in it is larger."""
 SEPARATION = "separation_arcsec"
+EXACTNESS = "exactness"
+STATUS = "status"
+OK = "ok"
+"""Status of a query that was answered."""
+UNKNOWN_ID = "unknown id"
+NO_MATCH = "no object within the match radius"
+NONE_QUALIFIES = "no object qualifies"
+"""Statuses of queries without an answer; `engine.storage.queries` has those of rows that are no queries."""
+NEIGHBOUR_ID = "neighbour_id"
+OTHER_ID = "other_id"
+OTHER_RA = "other_ra_deg"
+OTHER_DEC = "other_dec_deg"
+RATING = "rating"
+"""What was given: 0 to 5, or a mean of several; null where nothing was."""
+RATER = "rater"
+MEAN = "expected_rating"
+"""Posterior mean of what a rating would be."""
+SD = "expected_rating_sd"
+"""Its standard deviation, the white noise of ratings included."""
+ACQUISITION = "acquisition"
+"""What orders the next questions; a logarithm, of expected improvement."""
+NEAREST_RATED = "nearest_rated_id"
+NEAREST_DISTANCE = "nearest_rated_distance"
+"""Euclidean, in the space that is ranked."""
+CRITERION = "criterion"
+"""Why a pair is in a report of near-duplicates: `distance`, `sky` or `both`."""
 
-UNITS = {RA: "deg", DEC: "deg", SEPARATION: "arcsec"}
+UNITS = {RA: "deg", DEC: "deg", OTHER_RA: "deg", OTHER_DEC: "deg", SEPARATION: "arcsec", MATCH: "arcsec"}
 """Units of columns that have one, for formats that carry units."""
 
 RESERVED = frozenset(
@@ -61,10 +97,15 @@ def rejects_schema(id_type: pa.DataType) -> pa.Schema:
 
 
 def neighbours_schema(id_type: pa.DataType) -> pa.Schema:
-    """Schema of an answer: per query `k` rows by rank (1 is nearest); `distance` is L1 in component space."""
+    """Schema of an answer: per query `k` rows by rank (1 is nearest); `distance` is L1 in component space.
+
+    A query without an answer has one row, whose `status` says why.
+    """
     return pa.schema(
         [
+            pa.field(QUERY, pa.int64(), nullable=False),
             pa.field(QUERY_ID, id_type),
+            pa.field(MATCH, pa.float64()),
             pa.field(RANK, pa.int32()),
             pa.field(OBJECT_ID, id_type),
             pa.field(RA, pa.float64()),
@@ -72,5 +113,37 @@ def neighbours_schema(id_type: pa.DataType) -> pa.Schema:
             pa.field(DISTANCE, pa.float32()),
             pa.field(SEPARATION, pa.float64()),
             pa.field(CUTOUT, pa.string()),
+            pa.field(EXACTNESS, pa.string()),
+            pa.field(UNSEEN, pa.float32()),
+            pa.field(STATUS, pa.string(), nullable=False),
+        ]
+    )
+
+
+def graph_schema(id_type: pa.DataType) -> pa.Schema:
+    """Schema of a graph: per object its nearest neighbours by rank (1 is nearest); `distance` is L1."""
+    return pa.schema(
+        [
+            pa.field(OBJECT_ID, id_type, nullable=False),
+            pa.field(RANK, pa.int32(), nullable=False),
+            pa.field(NEIGHBOUR_ID, id_type, nullable=False),
+            pa.field(DISTANCE, pa.float32(), nullable=False),
+        ]
+    )
+
+
+def pairs_schema(id_type: pa.DataType) -> pa.Schema:
+    """Schema of near-duplicates: each pair once, the smaller id first, with both of its measures."""
+    return pa.schema(
+        [
+            pa.field(OBJECT_ID, id_type, nullable=False),
+            pa.field(RA, pa.float64(), nullable=False),
+            pa.field(DEC, pa.float64(), nullable=False),
+            pa.field(OTHER_ID, id_type, nullable=False),
+            pa.field(OTHER_RA, pa.float64(), nullable=False),
+            pa.field(OTHER_DEC, pa.float64(), nullable=False),
+            pa.field(DISTANCE, pa.float32(), nullable=False),
+            pa.field(SEPARATION, pa.float64(), nullable=False),
+            pa.field(CRITERION, pa.string(), nullable=False),
         ]
     )

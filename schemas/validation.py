@@ -1,6 +1,7 @@
 """Turns pydantic's and YAML's complaints into lines a tired astronomer can act on."""
 
 import difflib
+from collections.abc import Iterable
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
@@ -11,6 +12,12 @@ def describe(error: Exception, model: type[BaseModel]) -> str:
     if not isinstance(error, ValidationError):
         return f"not valid YAML: {error}"
     return "\n".join(_describe_one(dict(problem), model) for problem in error.errors(include_url=False))
+
+
+def did_you_mean(name: str, known: Iterable[str], cutoff: float = 0.5) -> str:
+    """End a complaint about an unknown name with the known one most like it: `; did you mean 'x'?`, or nothing."""
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=cutoff)
+    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def _describe_one(problem: dict[str, Any], model: type[BaseModel]) -> str:

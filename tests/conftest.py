@@ -14,13 +14,19 @@ from PIL import Image
 from schemas.config import ReleaseJob
 
 BUCKET = "survey"
+NEEDS_GPU = "needs a GPU"
+"""Why a test is skipped where everything is installed."""
 TINY_ARCHITECTURE = "test_efficientnet"
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Fail the run where everything is installed, as in CI, and a test was skipped all the same."""
+    """Fail the run where all but a GPU is there, as in CI, and a test was skipped for another reason."""
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
-    if os.environ.get("CI") and reporter and reporter.stats.get("skipped"):
+    skipped = reporter.stats.get("skipped", []) if os.environ.get("CI") and reporter else []
+    unexpected = [report.nodeid for report in skipped if NEEDS_GPU not in report.longreprtext]
+    if unexpected:
+        reporter.ensure_newline()
+        reporter.write_line(f"skipped, and should not have been: {', '.join(unexpected)}", red=True)
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 

@@ -56,7 +56,7 @@ def test_the_first_real_run_of_the_readme_and_the_commands_and_snippets_of_the_g
     (job,) = blocks(ROOT / "README.md", "yaml")
     Path("job.yaml").write_text(job)
     for page in (ROOT / "README.md", ROOT / "docs" / "using.md"):
-        for command in "".join(blocks(page, "bash")).splitlines():
+        for command in "".join(blocks(page, "bash")).replace("\\\n", "").splitlines():
             program, *arguments = shlex.split(command)
             assert program == "voorwerp"
             app(arguments, standalone_mode=False)

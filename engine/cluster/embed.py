@@ -10,7 +10,7 @@ from typing import Any
 import ray
 
 from engine.cluster.isolated import embed_one_by_one
-from engine.cluster.loading import FATAL, threaded
+from engine.cluster.loading import FATAL, Loader, Threads
 from engine.cluster.session import Resources
 from engine.cluster.stages import EncodeUnit, load_unit, write_unit
 from engine.cluster.stream import Stage, stream
@@ -29,7 +29,8 @@ class EmbedUnit:
     """The actor that does a whole unit: loads the encoder once, turns units into commit records."""
 
     def __init__(self, task: EmbedTask, threads: int) -> None:
-        self._task, self._threads = task, threads
+        self._task = task
+        self._threads = Threads(decoders=threads)
         self._runtime, self._encode = open_encoder(task, threads)
 
     def __call__(self, record: dict[str, Any]) -> dict[str, Any]:
@@ -37,8 +38,8 @@ class EmbedUnit:
         if is_draining(self._task):
             return {"commit": b""}
         try:
-            with threaded(self._task, self._threads) as loader:
-                commit = embed_unit(Unit(**record), self._task, self._encode, loader, embed_one_by_one, self._runtime)
+            loader = Loader(self._task, self._threads)
+            commit = embed_unit(Unit(**record), self._task, self._encode, loader, embed_one_by_one, self._runtime)
         except FATAL:
             os._exit(1)  # Ray starts another worker.
         return {"commit": encode(commit)}

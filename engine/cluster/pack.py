@@ -19,7 +19,7 @@ from engine.cluster.protocol import begin, commit, describe, find_commit
 from engine.cluster.stream import stream
 from engine.compute.rejects import Reject, rejects_table
 from engine.storage.artefacts import decode, encode
-from engine.storage.cutouts import CutoutReader
+from engine.storage.cutouts import CutoutReader, changed_containers
 from engine.storage.images import CutoutError
 from engine.storage.parquet import read_table, write_table
 from engine.storage.pins import pin_of
@@ -78,13 +78,12 @@ def pack_partition(partition: Partition, task: PackTask) -> Commit:
     objects = read_table(store.below(paths.artefact("plan", task.plan_id)), partition.path)
     folder = store.below(paths.artefact("packed", task.packed_id))
     while True:
-        reader = CutoutReader(task.cutouts)
         with folder.writing(partition.path) as sink:
-            rejected = _write(sink, objects, reader, task)
-        if not reader.changed():
+            rejected = _write(sink, objects, CutoutReader(task.cutouts), task)
+        bad = np.zeros(len(objects), bool)
+        bad[list(rejected)] = True
+        if not changed_containers(objects.filter(pa.array(~bad))):
             break  # Else a container was replaced while it was read; what it held is rejected next time.
-    bad = np.zeros(len(objects), bool)
-    bad[list(rejected)] = True
     rejects = rejects_table(objects.filter(pa.array(bad)), [rejected[row] for row in sorted(rejected)])
     files = [sink.record]
     if len(rejects):

@@ -49,6 +49,15 @@ def connect(config: RayConfig) -> Resources:
     address = cluster_address(config)
     if not ray.is_initialized():
         _start(address, config.num_cpus)
+    configure_data()
+    resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    cpus = int(resources.get("CPU", 1))
+    cores = cpus if address else min(os.cpu_count() or 1, cpus)
+    return Resources(cores=cores, gpus=int(resources.get("GPU", 0)), logical_cpus=cpus, is_local=is_local(address))
+
+
+def configure_data() -> None:
+    """Set Ray Data up in this process: quiet, and errors as they were raised."""
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.raise_original_map_exception = True  # Otherwise its cause is lost on the way from the worker.
@@ -56,10 +65,6 @@ def connect(config: RayConfig) -> Resources:
     # After ray.data is imported, which sets its own level. What it calls an error is raised as well.
     logging.getLogger("ray").setLevel(logging.ERROR)
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
-    resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    cpus = int(resources.get("CPU", 1))
-    cores = cpus if address else min(os.cpu_count() or 1, cpus)
-    return Resources(cores=cores, gpus=int(resources.get("GPU", 0)), logical_cpus=cpus, is_local=is_local(address))
 
 
 def cluster_address(config: RayConfig) -> str | None:

@@ -14,13 +14,13 @@ from time import perf_counter
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
-from engine.cluster.loading import FATAL, threaded
+from engine.cluster.loading import FATAL, changed_rows, threaded
 from engine.cluster.protocol import begin
 from engine.cluster.task import EmbedTask, is_draining, open_encoder
 from engine.cluster.unit import Begun, Embedded, OneByOne, begin_unit, broken, commit_unit, pooled
 from engine.compute.rejects import Reject
+from engine.storage.arrow_stream import from_bytes, to_bytes
 from engine.storage.artefacts import encode
 from engine.storage.store import Store
 from schemas.manifest import Commit
@@ -34,36 +34,31 @@ Row = dict[str, Any]
 def load_unit(record: Row, task: EmbedTask, one_by_one: OneByOne) -> Row:
     """First stage: begin a unit, read and decode its cutouts. A unit that is suspect is embedded here, row by row."""
     if is_draining(task):
-        return _passed(b"")
+        return _row()
     begun = begin_unit(Unit(**record), task)
     if isinstance(begun, Commit):
-        return _passed(encode(begun))
-    views, vectors = np.zeros((0, 1, 1, 1), np.float32), np.zeros((0, task.dimension), np.float32)
+        return _row(commit=encode(begun))
+    found: Row = {}
     rejects: Mapping[int, Reject]
-    runtime = ""
     if begun.is_suspect:
-        vectors, rejects, _, runtime = one_by_one(begun.objects, task)
+        found["vectors"], rejects, _, found["runtime"] = one_by_one(begun.objects, task)
     else:
         try:
             with threaded(task) as loader:
                 loaded = loader(begun.objects)()
-                changed = loader.changed(begun.objects)
+            changed = changed_rows(begun.objects)
         except FATAL:
             os._exit(1)  # Ray starts another worker.
         rejects = {row: result for row, result in enumerate(loaded) if isinstance(result, Reject)} | changed
         good = [result for row, result in enumerate(loaded) if row not in rejects and not isinstance(result, Reject)]
         if good:
-            views = np.concatenate(good)
-    return {
-        "commit": b"",
-        "begun": json.dumps([begun.unit, begun.number, begun.since]).encode(),
-        "objects": _to_bytes(begun.objects),
-        "views": views,
-        "vectors": vectors,
-        "rejects": _rejects_to_bytes(rejects),
-        "encode_s": 0.0,
-        "runtime": runtime,
-    }
+            found["views"] = np.concatenate(good)
+    return _row(
+        begun=json.dumps([begun.unit, begun.number, begun.since]).encode(),
+        objects=to_bytes(begun.objects),
+        rejects=_rejects_to_bytes(rejects),
+        **found,
+    )
 
 
 class EncodeUnit:
@@ -99,7 +94,7 @@ def write_unit(record: Row, task: EmbedTask) -> Row:
     if not record["begun"]:
         return {"commit": record["commit"]}
     unit, number, since = json.loads(record["begun"])
-    begun = Begun(Unit(*unit), number, _from_bytes(record["objects"]), since)
+    begun = Begun(Unit(*unit), number, from_bytes(record["objects"]), since)
     rejects = _rejects_from_bytes(record["rejects"])
     vectors = record["vectors"]
     if len(vectors) < len(begun.objects):
@@ -111,29 +106,19 @@ def write_unit(record: Row, task: EmbedTask) -> Row:
     return {"commit": encode(commit_unit(begun, found, task))}
 
 
-def _passed(commit: bytes) -> Row:
-    nothing = np.zeros((0, 1), np.float32)
-    return {
-        "commit": commit,
+def _row(**known: Any) -> Row:
+    """Make the row that the first stage hands on; what is not known is empty, as Ray Data wants every key in each."""
+    empty: Row = {
+        "commit": b"",
         "begun": b"",
         "objects": b"",
-        "views": nothing,
-        "vectors": nothing,
+        "views": np.zeros((0, 1, 1, 1), np.float32),
+        "vectors": np.zeros((0, 1), np.float32),
         "rejects": b"",
         "encode_s": 0.0,
         "runtime": "",
     }
-
-
-def _to_bytes(table: pa.Table) -> bytes:
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, table.schema) as writer:
-        writer.write_table(table)
-    return sink.getvalue().to_pybytes()
-
-
-def _from_bytes(data: bytes) -> pa.Table:
-    return pa.ipc.open_stream(data).read_all()
+    return empty | known
 
 
 def _rejects_to_bytes(rejects: Mapping[int, Reject]) -> bytes:

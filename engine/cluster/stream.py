@@ -15,8 +15,8 @@ Stage = dict[str, Any]
 """Arguments of `ray.data.Dataset.map`: `fn` (record to record; a class is constructed once per actor), resources."""
 
 
-def stream(records: Sequence[dict[str, Any]], *stages: Stage) -> Iterator[dict[str, Any]]:
-    """Map records through stages, one at a time and in no particular order; yield each result when it is there.
+def stream(records: Sequence[dict[str, Any]], *stages: Stage, in_order: bool = False) -> Iterator[dict[str, Any]]:
+    """Map records through stages, one at a time; yield each result when it is there.
 
     Parameters
     ----------
@@ -24,6 +24,8 @@ def stream(records: Sequence[dict[str, Any]], *stages: Stage) -> Iterator[dict[s
         Small: they go through the driver. None gives none.
     *stages : dict
         At least one.
+    in_order : bool
+        Yield results in the order of the records; else in no particular one.
 
     Raises
     ------
@@ -33,6 +35,7 @@ def stream(records: Sequence[dict[str, Any]], *stages: Stage) -> Iterator[dict[s
     if not records:
         return
     dataset: ray.data.Dataset = ray.data.from_items(list(records), override_num_blocks=min(len(records), MOST_BLOCKS))
+    dataset.context.execution_options.preserve_order = in_order
     for stage in stages:
         dataset = dataset.map(**stage)
     with causes():

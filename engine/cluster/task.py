@@ -17,23 +17,29 @@ Encode = Callable[[np.ndarray], np.ndarray]
 """(n, bands, crop, crop) float32 views to (n, dimension) float32 vectors."""
 
 
-class EmbedTask(Section):
+class LoadTask(Section):
+    """How a cutout becomes views."""
+
+    preset: Preset
+    views: int
+    cutouts: CutoutConfig
+    encoder_id: str
+    """Seeds random views, where there are several."""
+
+
+class EmbedTask(LoadTask):
     """What workers are told of a run."""
 
     output: str
     plan_id: str
-    encoder_id: str
     embeddings_id: str
     holder: str
     """Of the lease: the run that these workers work for."""
     architecture: str
     dimension: int
-    preset: Preset
-    views: int
     batch_size: int
     precision: str
     runtime: str
-    cutouts: CutoutConfig
     device: str
 
 

@@ -16,7 +16,7 @@ from uuid import uuid4
 import numpy as np
 import pyarrow as pa
 
-from engine.cluster.loading import Loaded, Loader
+from engine.cluster.loading import Loaded, Loader, changed_rows
 from engine.cluster.protocol import begin, commit, describe, find_commit
 from engine.cluster.task import EmbedTask, Encode
 from engine.compute.rejects import Reject, rejects_table
@@ -120,7 +120,7 @@ def embed_objects(objects: pa.Table, task: EmbedTask, encode: Encode, loader: Lo
             started = perf_counter()
             vectors[good] = pooled(encode(views), task.views)
             encode_s += perf_counter() - started
-    return Embedded(vectors, rejects | broken(vectors) | loader.changed(objects), encode_s)
+    return Embedded(vectors, rejects | broken(vectors) | changed_rows(objects), encode_s)
 
 
 def pooled(vectors: np.ndarray, n_views: int) -> np.ndarray:

@@ -265,6 +265,11 @@ def _encode_in_bfloat16(network: torch.nn.Module, views: np.ndarray) -> np.ndarr
         return encode(network, views)
 
 
+def check_architecture(architecture: str) -> None:
+    """Refuse what timm does not know; errors as of `encoder_tensors`."""
+    _network(architecture, 1)
+
+
 def _network(architecture: str, n_bands: int) -> torch.nn.Module:
     # timm would take some other names for folders or hub entries to fetch.
     if timm.is_model(architecture):

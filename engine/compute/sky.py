@@ -1,11 +1,11 @@
 """Positions on the sphere: HEALPix pixels, adaptive partitions, separations and matches. Angles in degrees (ICRS)."""
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import astropy.units as u
 import numpy as np
-from astropy.coordinates import Latitude, Longitude, SkyCoord, angular_separation
-from cdshealpix.nested import lonlat_to_healpix
+
+if TYPE_CHECKING:  # It takes a third of a second to load, and astropy as long: each is loaded where it is used.
+    from mocpy import MOC
 
 HEALPIX_ORDER = 29
 DEEPEST_PARTITION_ORDER = 20
@@ -28,6 +28,9 @@ def is_position(ra_deg: np.ndarray, dec_deg: np.ndarray) -> np.ndarray:
 
 def healpix_29(ra_deg: np.ndarray, dec_deg: np.ndarray) -> np.ndarray:
     """HEALPix pixels at order 29, nested, of valid positions: (n,) int64."""
+    from astropy.coordinates import Latitude, Longitude
+    from cdshealpix.nested import lonlat_to_healpix
+
     if len(ra_deg) == 0:
         return np.empty(0, np.int64)
     return np.asarray(
@@ -63,28 +66,43 @@ def partition(healpix: np.ndarray, max_rows: int) -> list[Slice]:
     return slices
 
 
-def separation_arcsec(ra_deg: float, dec_deg: float, other_ra_deg: np.ndarray, other_dec_deg: np.ndarray) -> np.ndarray:
-    """Great-circle separations of one position from others, (n,) float64 arcsec; right at the poles too."""
-    separation_rad = angular_separation(
-        np.radians(ra_deg), np.radians(dec_deg), np.radians(other_ra_deg), np.radians(other_dec_deg)
-    )
-    return np.degrees(separation_rad) * 3600.0
+def separation_arcsec(
+    ra_deg: float | np.ndarray,
+    dec_deg: float | np.ndarray,
+    other_ra_deg: np.ndarray,
+    other_dec_deg: np.ndarray,
+) -> np.ndarray:
+    """Great-circle separations of one or (n,) positions from (n,) others, float64 arcsec; right at the poles too.
 
-
-def match(
-    ra_deg: np.ndarray, dec_deg: np.ndarray, other_ra_deg: np.ndarray, other_dec_deg: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Find for each position the nearest of the others on the sphere.
-
-    Returns
-    -------
-    rows : (n,) int64 array
-        Rows of the nearest other.
-    separations_arcsec : (n,) float64 array
+    The formula of Vincenty (1975) on a sphere.
     """
-    catalogue = SkyCoord(other_ra_deg, other_dec_deg, unit="deg")
-    rows, separation, _ = SkyCoord(ra_deg, dec_deg, unit="deg").match_to_catalog_sky(catalogue)
-    return np.asarray(rows, dtype=np.int64), separation.to_value(u.arcsec)
+    ra, dec, other_ra, other_dec = (np.radians(angle) for angle in (ra_deg, dec_deg, other_ra_deg, other_dec_deg))
+    sin_dec, cos_dec, other_sin, other_cos = np.sin(dec), np.cos(dec), np.sin(other_dec), np.cos(other_dec)
+    sin_apart, cos_apart = np.sin(other_ra - ra), np.cos(other_ra - ra)
+    across = np.hypot(other_cos * sin_apart, cos_dec * other_sin - sin_dec * other_cos * cos_apart)
+    return np.degrees(np.arctan2(across, sin_dec * other_sin + cos_dec * other_cos * cos_apart)) * 3600.0
+
+
+def unit_vectors(ra_deg: np.ndarray, dec_deg: np.ndarray) -> np.ndarray:
+    """Directions of positions as vectors of length 1: (n, 3) float64. Their chord is 2 sin(separation / 2)."""
+    ra_rad, dec_rad = np.radians(ra_deg), np.radians(dec_deg)
+    return np.stack([np.cos(dec_rad) * np.cos(ra_rad), np.cos(dec_rad) * np.sin(ra_rad), np.sin(dec_rad)], axis=-1)
+
+
+def in_cone(
+    ra_deg: np.ndarray, dec_deg: np.ndarray, centre_ra_deg: float, centre_dec_deg: float, radius_arcsec: float
+) -> np.ndarray:
+    """Whether positions lie within a radius of a centre, or on it: (n,) bool; right at the poles too."""
+    return separation_arcsec(centre_ra_deg, centre_dec_deg, ra_deg, dec_deg) <= radius_arcsec
+
+
+def in_moc(moc: "MOC", ra_deg: np.ndarray, dec_deg: np.ndarray) -> np.ndarray:
+    """Whether positions lie in a multi-order coverage map (IVOA MOC 2.0): (n,) bool."""
+    from astropy.coordinates import Latitude, Longitude
+
+    if len(ra_deg) == 0:
+        return np.empty(0, bool)
+    return np.asarray(moc.contains_lonlat(Longitude(ra_deg, unit="deg"), Latitude(dec_deg, unit="deg")))
 
 
 def look_swapped(ra_deg: np.ndarray, dec_deg: np.ndarray) -> bool:

@@ -4,6 +4,7 @@ import hashlib
 import json
 from datetime import UTC, datetime
 from importlib.metadata import version
+from pathlib import PurePosixPath
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
@@ -11,7 +12,20 @@ from pydantic import ValidationError
 from engine.storage.store import Store
 from schemas import paths
 from schemas.errors import InputNotFoundError, IntegrityError, OutputError
-from schemas.manifest import Current, Kind, Manifest, Parent, Record, Release, canonical, content_id, identity_id
+from schemas.manifest import (
+    FORMAT,
+    Claim,
+    Current,
+    Kind,
+    Manifest,
+    Parent,
+    Record,
+    Release,
+    canonical,
+    content_id,
+    identity_id,
+)
+from schemas.partition import PartitionFile
 
 LIBRARIES = ("voorwerp", "ray", "torch", "timm", "dask", "pyarrow", "faiss-cpu", "hats", "numpy", "pillow", "astropy")
 
@@ -25,9 +39,11 @@ def claim(store: Store, kind: Kind, identity: dict[str, Any]) -> str:
     ------
     OutputError
         The output belongs to another identity; the message names what differs.
+    IntegrityError
+        Its claim is no valid record, or of another format.
     """
     identity = json.loads(canonical(identity))
-    if not store.create(paths.claim(kind), canonical(identity)):
+    if not store.create(paths.claim(kind), encode(Claim(format=FORMAT, identity=identity))):
         holder = _claimed_identity(store, kind)
         if holder != identity:
             keys = sorted(key for key in holder.keys() | identity.keys() if holder.get(key) != identity.get(key))
@@ -50,6 +66,8 @@ def claimed(store: Store, kind: Kind) -> str:
     ------
     InputNotFoundError
         The output holds none yet.
+    IntegrityError
+        Its claim is no valid record, or of another format.
     """
     if not store.exists(paths.claim(kind)):
         raise InputNotFoundError(f"{store.uri()} holds no {kind} yet; run the stage that makes it first")
@@ -58,13 +76,7 @@ def claimed(store: Store, kind: Kind) -> str:
 
 def _claimed_identity(store: Store, kind: Kind) -> dict[str, Any]:
     path = paths.claim(kind)
-    try:
-        identity = json.loads(store.read(path))
-    except ValueError as error:
-        raise IntegrityError(f"{store.uri(path)}: expected the identity of a run, found no JSON: {error}") from error
-    if not isinstance(identity, dict):
-        raise IntegrityError(f"{store.uri(path)}: expected the identity of a run, found {type(identity).__name__}")
-    return identity
+    return decode(Claim, store.read(path), store.uri(path)).identity
 
 
 def finish(store: Store, manifest: Manifest) -> Manifest:
@@ -96,6 +108,16 @@ def read_manifest(store: Store, kind: Kind, artefact_id: str) -> Manifest:
     if manifest.kind != kind or manifest.id != artefact_id or identity_id(kind, manifest.identity) != artefact_id:
         raise IntegrityError(f"{store.uri(path)}: expected the manifest of {kind} {artefact_id}, found an edited one")
     return manifest
+
+
+def encoder_identity(architecture: str, n_bands: int, weights_sha256: str | None) -> dict[str, Any]:
+    """Say what decides an encoder; its id is the hash of this."""
+    return {"architecture": architecture, "bands": n_bands, "weights_sha256": weights_sha256}
+
+
+def partitions_of(manifest: Manifest) -> list[PartitionFile]:
+    """Partitions that a manifest lists."""
+    return [PartitionFile.model_validate(part) for part in manifest.detail["partitions"]]
 
 
 def as_parent(manifest: Manifest) -> Parent:
@@ -181,9 +203,43 @@ def current_release(store: Store) -> Release:
     return decode(Release, data, store.uri(current.release))
 
 
+def find_release(store: Store, release_id: str) -> Release:
+    """Read a release that was published here, current or not.
+
+    Raises
+    ------
+    InputNotFoundError
+        The output holds no such release; the message names those that it holds.
+    IntegrityError
+        The record is not the one that its id promises.
+    """
+    path = paths.release(release_id)
+    held = [PurePosixPath(name).stem for name in store.list(paths.RELEASES)]
+    if release_id not in held:
+        raise InputNotFoundError(
+            f"{store.uri()}: expected one of its releases ({', '.join(held) or 'none'}), found {release_id!r}"
+        )
+    release = decode(Release, store.read(path), store.uri(path))
+    chain = {kind: parent.model_dump() for kind, parent in release.artefacts.items()}
+    if release.id != release_id or content_id(chain) != release_id:
+        raise IntegrityError(f"{store.uri(path)}: expected the record of release {release_id}, found an edited one")
+    return release
+
+
 def current_manifest(store: Store, kind: Kind) -> Manifest:
     """Read the manifest of the current release's artefact of a kind, checked against the release record."""
-    expected = current_release(store).artefacts[kind]
+    return manifest_of(store, current_release(store), kind)
+
+
+def manifest_of(store: Store, release: Release, kind: Kind) -> Manifest:
+    """Read the manifest of a release's artefact of a kind.
+
+    Raises
+    ------
+    IntegrityError
+        It is not the manifest that the release names.
+    """
+    expected = release.artefacts[kind]
     manifest = read_manifest(store, kind, expected.id)
     if as_parent(manifest) != expected:
         path = store.uri(paths.manifest(kind, expected.id))
@@ -202,12 +258,19 @@ def decode(model: type[AnyRecord], data: bytes, where: str) -> AnyRecord:
     Raises
     ------
     IntegrityError
-        The bytes are not a valid record of this version.
+        The bytes are not a valid record, or one of another format.
     """
     try:
         return model.model_validate_json(data)
     except ValidationError as error:
-        raise IntegrityError(f"{where}: not a valid {model.__name__} record of this version: {error}") from error
+        for problem in error.errors():
+            if problem["loc"] == ("format",):
+                found = 1 if problem["type"] == "missing" else problem["input"]
+                raise IntegrityError(
+                    f"{where}: expected format {FORMAT}, found format {found}: another version of voorwerp made this "
+                    "output. Choose a new output, or use the version that made it."
+                ) from error
+        raise IntegrityError(f"{where}: not a valid {model.__name__} record: {error}") from error
 
 
 def library_versions() -> dict[str, str]:

@@ -3,17 +3,11 @@
 A column of images is not read: its rows become references to where each image lies.
 """
 
-import difflib
-import gzip
-import io
-import warnings
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import PurePosixPath
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv as pacsv
 import pyarrow.dataset as pads
 from hats.catalog.dataset.collection_properties import CollectionProperties
 from pyarrow import fs
@@ -22,26 +16,25 @@ from upath import UPath
 from engine.storage.containers import is_image_type
 from engine.storage.references import cells_of
 from engine.storage.store import Store, resolve
+from engine.storage.table_file import (
+    SUFFIXES,
+    integers_if_exact,
+    kind_of,
+    read_csv,
+    read_fits,
+    read_votable,
+    readable_as,
+)
 from schemas import paths
 from schemas.config import CatalogueConfig
-from schemas.errors import DataError, InputNotFoundError, StoreError, VoorwerpError
+from schemas.errors import DataError, InputNotFoundError
 from schemas.tables import CUTOUT, DEC, HEALPIX, OBJECT_ID, RA, RESERVED
+from schemas.validation import did_you_mean
 
-_SUFFIXES = {
-    ".parquet": "parquet",
-    ".parq": "parquet",
-    ".csv": "csv",
-    ".fits": "fits",
-    ".fit": "fits",
-    ".vot": "votable",
-    ".xml": "votable",
-    ".votable": "votable",
-}
-_PARQUET = tuple(suffix for suffix, kind in _SUFFIXES.items() if kind == "parquet")
+_PARQUET = tuple(suffix for suffix, kind in SUFFIXES.items() if kind == "parquet")
 _FILES_AT_ONCE = 16
 """Reading the few columns beside the images is waiting for the store."""
 _HIVE_COLUMNS = ("Norder", "Dir", "Npix")
-_GZIP_MAGIC = b"\x1f\x8b"
 _HATS_COLLECTION = "collection.properties"
 
 
@@ -66,15 +59,9 @@ def read_catalogue(config: CatalogueConfig) -> pa.Table:
     if not store.exists(""):
         raise InputNotFoundError(f"catalogue.path: expected a catalogue, found nothing at {store.uri()}")
     kind = config.format or _detect(store)
-    try:
+    with readable_as(kind, store):
         table, units = _READERS[kind](store, config)
         names = table.column_names
-    except VoorwerpError:
-        raise
-    except Exception as error:  # Arrow and astropy raise many types on damaged files; each means the same here.
-        if "AWS Error" in str(error):
-            raise StoreError(f"the store failed at {store.uri()}: {error}") from error
-        raise DataError(f"{store.uri()}: not readable as {kind}: {error}") from error
     named = (config.id_column, config.ra_column, config.dec_column, config.cutout_column)
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
@@ -112,15 +99,13 @@ def read_catalogue(config: CatalogueConfig) -> pa.Table:
 def _detect(store: Store) -> str:
     if any(store.exists(name) for name in (_HATS_COLLECTION, "hats.properties", "properties")):
         return "hats"
-    name = PurePosixPath(store.root)
-    suffix = name.with_suffix("").suffix if name.suffix == ".gz" else name.suffix
-    if suffix in _SUFFIXES:
-        return _SUFFIXES[suffix]
+    if kind := kind_of(store.root):
+        return kind
     if _parquet_files(store):
         return "parquet"
     raise DataError(
         f"{store.uri()}: cannot tell the format from the name; "
-        f"expected {', '.join(_SUFFIXES)}, a folder of Parquet or HATS, or `catalogue.format`"
+        f"expected {', '.join(SUFFIXES)}, a folder of Parquet or HATS, or `catalogue.format`"
     )
 
 
@@ -206,67 +191,15 @@ def _read_hats(store: Store, config: CatalogueConfig) -> tuple[pa.Table, dict[st
 
 
 def _read_csv(store: Store, config: CatalogueConfig) -> tuple[pa.Table, dict[str, str]]:
-    # Ids are read as text: a guess at numbers would drop leading zeros and round 20-digit integers.
-    # Other columns of integers too long for 64 bits, which Arrow takes for floats, stay text.
-    text = dict.fromkeys((config.id_column, config.cutout_column), pa.string())
-    data = store.read("")
-    if data.startswith(_GZIP_MAGIC):
-        data = gzip.decompress(data)
-    table = pacsv.read_csv(io.BytesIO(data), convert_options=pacsv.ConvertOptions(column_types=text))
-    rounded = [name for name in table.column_names if pa.types.is_floating(table[name].type) and _is_large(table[name])]
-    if rounded:
-        text |= dict.fromkeys(rounded, pa.string())
-        exact = pacsv.read_csv(io.BytesIO(data), convert_options=pacsv.ConvertOptions(column_types=text))
-        for name in rounded:
-            if pc.all(pc.match_substring_regex(exact[name], "^[+-]?[0-9]*$")).as_py():
-                table = table.set_column(table.column_names.index(name), name, exact[name])
-    return table, {}
+    return read_csv(store, (config.id_column, config.cutout_column)), {}
 
 
-def _is_large(column: pa.ChunkedArray) -> bool:
-    return (pc.max(pc.abs(column)).as_py() or 0) >= 2**53
-
-
-def _read_fits(store: Store, config: CatalogueConfig) -> tuple[pa.Table, dict[str, str]]:
-    from astropy.table import Table
-
-    return _from_astropy(Table.read(io.BytesIO(store.read("")), format="fits"))
-
-
-def _read_votable(store: Store, config: CatalogueConfig) -> tuple[pa.Table, dict[str, str]]:
-    from astropy.io.votable import parse_single_table
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return _from_astropy(parse_single_table(io.BytesIO(store.read(""))).to_table())
-
-
-def _from_astropy(table) -> tuple[pa.Table, dict[str, str]]:  # type: ignore[no-untyped-def]
-    units = {name: str(table[name].unit) for name in table.colnames if table[name].unit is not None}
-    columns = {}
-    for name in table.colnames:
-        values = np.ma.asarray(table[name])
-        mask = np.ma.getmaskarray(values)
-        data = values.filled() if mask.any() and values.dtype.kind != "O" else values.data
-        if data.dtype.kind == "S":
-            data = np.char.decode(data, "utf-8")
-        if data.dtype.kind == "U":
-            data = np.char.rstrip(data).astype(object)
-        if not data.dtype.isnative:
-            data = data.astype(data.dtype.newbyteorder("="))
-        if data.ndim == 1:
-            columns[name] = pa.array(data, mask=mask if mask.any() else None)
-        else:
-            columns[name] = pa.array(data.tolist())
-    return pa.table(columns), units
-
-
-_READERS = {
+_READERS: dict[str, Callable[[Store, CatalogueConfig], tuple[pa.Table, dict[str, str]]]] = {
     "parquet": _read_parquet,
     "hats": _read_hats,
     "csv": _read_csv,
-    "fits": _read_fits,
-    "votable": _read_votable,
+    "fits": lambda store, config: read_fits(store),
+    "votable": lambda store, config: read_votable(store),
 }
 
 
@@ -274,8 +207,7 @@ def _check_columns(table: pa.Table, named: tuple[str, ...], config: CatalogueCon
     keys = ("id_column", "ra_column", "dec_column", "cutout_column")
     for key, name in zip(keys, named, strict=True):
         if name not in table.column_names:
-            near = difflib.get_close_matches(name, table.column_names, n=1, cutoff=0.4)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
+            hint = did_you_mean(name, table.column_names, cutoff=0.4)
             raise DataError(
                 f"{store.uri()}: catalogue.{key}: expected a column {name!r}, "
                 f"found {', '.join(table.column_names)}{hint}"
@@ -303,17 +235,8 @@ def _ids(column: pa.ChunkedArray, name: str, store: Store) -> pa.ChunkedArray:
         empty = pc.sum(pc.equal(column, "")).as_py()
         if empty:
             raise DataError(f"{store.uri()}: column {name!r}: expected an id in every row, found {empty} empty ones")
-        return _integers_if_exact(column.cast(pa.string()))
+        return integers_if_exact(column.cast(pa.string()))
     raise DataError(f"{store.uri()}: column {name!r}: expected integers or strings, found {column.type}")
-
-
-def _integers_if_exact(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Turn text ids into int64 where that loses nothing (no leading zero, no plus sign, no overflow)."""
-    try:
-        integers = column.cast(pa.int64())
-    except pa.ArrowInvalid:
-        return column
-    return integers if pc.all(pc.equal(integers.cast(pa.string()), column)).as_py() else column
 
 
 def _degrees(column: pa.ChunkedArray, name: str, store: Store) -> pa.ChunkedArray:

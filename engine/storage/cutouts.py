@@ -10,14 +10,15 @@ import numpy as np
 import pyarrow as pa
 
 from engine.storage.containers import ImageColumn, ImageStack
+from engine.storage.failures import explained
 from engine.storage.images import CutoutError
 from engine.storage.kept import Kept
-from engine.storage.pins import Opened, Pin, open_pinned, pin_file
+from engine.storage.pins import Opened, Pin, open_pinned, pin_file, pin_of
 from engine.storage.references import Bytes, Cell, is_stack, parse
-from engine.storage.store import explained
 from schemas.config import CutoutConfig
 from schemas.errors import InputNotFoundError
 from schemas.reject import RejectReason
+from schemas.tables import CUTOUT
 
 READS = 2
 """Of a cutout whose bytes are not what they should be: once more, then it is a reject."""
@@ -41,7 +42,6 @@ class CutoutReader:
         self._containers: Kept[ImageColumn | ImageStack] = Kept(CONTAINERS_OPEN)
         self._row_groups: Kept[pa.ChunkedArray] = Kept(ROW_GROUPS_KEPT_BYTES, lambda images: images.nbytes)
         self._reading = threading.BoundedSemaphore(ROW_GROUPS_READ_AT_ONCE)
-        self._met: set[tuple[str, Pin]] = set()
 
     def read(self, text: str | None, pin: Pin | None) -> bytes | np.ndarray:
         """Read one cutout: encoded bytes, or the pixels of a stack.
@@ -65,28 +65,10 @@ class CutoutReader:
         if not pin:
             raise CutoutError(RejectReason.NOT_FOUND, f"no file was at {text} when the release was planned")
         file, piece = parse(text)
-        if piece:
-            self._met.add((file, pin))
         try:
             return self._cell(file, piece, pin) if isinstance(piece, Cell) else self._bytes(file, piece, pin)
         except InputNotFoundError as error:
             raise CutoutError(RejectReason.NOT_FOUND, f"deleted since it was planned: {error}") from error
-
-    def changed(self) -> dict[str, str]:
-        """Look at the containers that were read once more: those that were replaced meanwhile, and how.
-
-        A container stays open while many cutouts are read from it, and an open S3 object may be overwritten. What was
-        read before a look that finds nothing is what was planned.
-
-        Raises
-        ------
-        StoreError
-            The store failed.
-        """
-        met = sorted(self._met)
-        with ThreadPoolExecutor(LOOKS_AT_ONCE) as threads:
-            pins = list(threads.map(pin_file, [file for file, _ in met]))
-        return {file: _difference(pin, now) for (file, pin), now in zip(met, pins, strict=True) if pin != now}
 
     def _bytes(self, file: str, piece: Bytes | None, pin: Pin) -> bytes:
         start, n_bytes = piece or (0, pin.size_bytes)
@@ -127,6 +109,36 @@ class CutoutReader:
     def _check_size(self, n_bytes: int) -> None:
         if n_bytes > self._limits.max_bytes:
             raise CutoutError(RejectReason.TOO_LARGE, f"{n_bytes} bytes, more than max_bytes {self._limits.max_bytes}")
+
+
+def changed_containers(objects: pa.Table) -> dict[str, str]:
+    """Look at the containers of objects that were read once more, for those that are not as planned any more.
+
+    A container stays open while many cutouts are read from it, and an open S3 object may be overwritten. What was
+    read before a look that finds nothing is what was planned.
+
+    Parameters
+    ----------
+    objects : pa.Table
+        Rows of a plan.
+
+    Returns
+    -------
+    dict of str to str
+        How each container that changed did, by its URI. Files that are cutouts themselves, and rows without a pin, are
+        not looked at.
+
+    Raises
+    ------
+    StoreError
+        The store failed.
+    """
+    references = [parse(text or "") for text in objects[CUTOUT].to_pylist()]
+    found = [(file, pin_of(objects, row)) for row, (file, piece) in enumerate(references) if piece]
+    planned = sorted({(file, pin) for file, pin in found if pin})
+    with ThreadPoolExecutor(LOOKS_AT_ONCE) as threads:
+        pins = list(threads.map(pin_file, [file for file, _ in planned]))
+    return {file: _difference(pin, now) for (file, pin), now in zip(planned, pins, strict=True) if pin != now}
 
 
 def _open_images(file: str, name: str, pin: Pin) -> ImageColumn | ImageStack:

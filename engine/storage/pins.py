@@ -13,9 +13,11 @@ from typing import NamedTuple
 import pyarrow as pa
 from botocore.exceptions import ParamValidationError
 
+from engine.storage.failures import explained
 from engine.storage.references import Bytes, bytes_of, parse, split_tar_path, stack_reference
+from engine.storage.s3 import s3fs_client
 from engine.storage.s3_file import S3File
-from engine.storage.store import Store, explained, s3fs_client, split_uri
+from engine.storage.store import Store, split_uri
 from engine.storage.tar import tar_members
 from schemas.errors import ConfigError, InputNotFoundError, StoreError
 from schemas.tables import CUTOUT, CUTOUT_SIZE, CUTOUT_VERSION

@@ -17,10 +17,8 @@ from typing import NamedTuple, TypeVar
 import pyarrow as pa
 from pyarrow import fs
 
-from engine.storage.failures import FAILURES, tried
-from engine.storage.failures import explained as explained
+from engine.storage.failures import FAILURES, explained, tried
 from engine.storage.s3 import get, put_if, s3_filesystem
-from engine.storage.s3 import s3fs_client as s3fs_client
 from engine.storage.s3_file import S3File
 from engine.storage.sink import LocalFile, Sink, Upload
 from schemas.errors import ConfigError, InputNotFoundError, IntegrityError, StoreError

@@ -13,6 +13,7 @@ from safetensors.torch import save as save_safetensors
 from engine.storage.store import Store
 from schemas.errors import ConfigError, DataError, InputNotFoundError
 from schemas.manifest import FileRecord
+from schemas.model import ENCODER, MODEL
 
 LITE0 = "package:lite0"
 _HUB = "hf-hub:"
@@ -27,7 +28,7 @@ class Weights(NamedTuple):
 
 
 def read_weights(source: str) -> Weights:
-    """Read weights from a local or s3:// file, `hf-hub:OWNER/NAME`, or `package:lite0`.
+    """Read weights from a local or s3:// file, the folder of a model, `hf-hub:OWNER/NAME`, or `package:lite0`.
 
     Raises
     ------
@@ -43,7 +44,14 @@ def read_weights(source: str) -> Weights:
         return _parse(_lite0_path().read_bytes(), ".pth", source)
     if source.startswith(_HUB):
         return _parse(_read_hub(source.removeprefix(_HUB)), ".safetensors", source)
+    if is_model(source):
+        return _parse(Store(source).read(ENCODER), ".safetensors", Store(source).uri(ENCODER))
     return _parse(Store(source).read(""), Path(source).suffix, source)
+
+
+def is_model(source: str) -> bool:
+    """Whether a source of weights is the folder of a model."""
+    return source != LITE0 and not source.startswith(_HUB) and Store(source).exists(MODEL)
 
 
 def check_source(source: str) -> None:
@@ -52,10 +60,10 @@ def check_source(source: str) -> None:
         _lite0_path()
     elif source.startswith("package:"):
         raise ConfigError(f"encoder.weights: expected {LITE0}, a file or hf-hub:NAME, found {source!r}")
-    elif not source.startswith(_HUB):
+    elif not source.startswith(_HUB) and not is_model(source):
         store = Store(source)
         if Path(source).suffix not in _SUFFIXES:
-            raise ConfigError(f"encoder.weights: expected {', '.join(_SUFFIXES)}, found {source!r}")
+            raise ConfigError(f"encoder.weights: expected {', '.join(_SUFFIXES)} or a model, found {source!r}")
         if not store.exists(""):
             raise InputNotFoundError(f"encoder.weights: expected a weights file, found nothing at {store.uri()}")
 

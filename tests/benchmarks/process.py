@@ -26,8 +26,8 @@ class CommandError(Exception):
     """A measured command failed."""
 
 
-def run(command: Sequence[str | Path], timeout_s: float = 1800) -> Measured:
-    """Run a command and sample the resident memory of its process tree.
+def run(command: Sequence[str | Path], timeout_s: float = 1800, memory: bool = True) -> Measured:
+    """Run a command and sample the resident memory of its process tree, if that is wanted: it costs some time itself.
 
     The sum runs over the command and all its descendants, among them a local Ray cluster's daemons and workers; one
     that was seen once still counts after its parent has gone. Pages that processes share (libraries, Ray's object
@@ -49,14 +49,16 @@ def run(command: Sequence[str | Path], timeout_s: float = 1800) -> Measured:
         )
         stop, peaks = threading.Event(), [0]
         sampler = threading.Thread(target=_sample, args=(process.pid, stop, peaks), daemon=True)
-        sampler.start()
+        if memory:
+            sampler.start()
         try:
             code: int | str = process.wait(timeout_s)
         except subprocess.TimeoutExpired:
             code = f"nothing after {timeout_s:g} s"
         finally:
             stop.set()
-            sampler.join()
+            if memory:
+                sampler.join()
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()

@@ -6,7 +6,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import decomposition
 
-from engine.compute.pca import Moments, as_incremental_pca, merge, merge_all, moments, project, solve
+from engine.compute.pca import (
+    Counted,
+    Moments,
+    as_incremental_pca,
+    merge,
+    merge_counted,
+    moments,
+    project,
+    solve,
+    solve_sequentially,
+)
 
 quick = settings(deadline=None, max_examples=40)
 
@@ -69,7 +79,10 @@ def test_pieces_and_their_order_do_not_change_the_moments(cuts: list[int], rando
     rows = sample(400, 5, offset=3.0)
     pieces = np.split(rows, sorted(cuts))
     random.shuffle(pieces)
-    assert_same_moments(merge_all([moments(piece) for piece in pieces]), moments(rows))
+    counted = [Counted(frozenset([str(number)]), moments(piece)) for number, piece in enumerate(pieces)]
+    merged = merge_counted(counted)
+    assert_same_moments(merged.moments, moments(rows))
+    assert merged.names == {str(number) for number in range(len(pieces))}
 
 
 def test_rows_beyond_one_block_have_the_moments_of_their_halves() -> None:
@@ -151,3 +164,44 @@ def test_neither_moments_nor_projection_write_into_the_rows() -> None:
     before = rows.copy()
     project(rows, solve(moments(rows), 2))
     np.testing.assert_array_equal(rows, before)
+
+
+def test_a_partition_cannot_count_twice() -> None:
+    once = Counted(frozenset(["3-7"]), moments(sample(5, 2)))
+    with pytest.raises(ValueError, match="1 partitions would be counted twice, among them 3-7"):
+        merge_counted([once, once])
+
+
+def test_unit_variance_scales_every_component_and_sklearn_whitens_alike() -> None:
+    rows = sample(500, 6)
+    pca = solve(moments(rows), 4, unit_variance=True)
+    projected = project(rows, pca)
+    np.testing.assert_allclose(projected.var(axis=0, ddof=1), 1, rtol=1e-4)
+    np.testing.assert_allclose(as_incremental_pca(pca).transform(rows), projected, atol=1e-5)
+
+
+def test_a_component_that_does_not_vary_is_not_scaled() -> None:
+    rows = np.concatenate([sample(50, 2), np.zeros((50, 1), np.float32)], axis=1)
+    pca = solve(moments(rows), 3, unit_variance=True)
+    assert np.isfinite(project(rows, pca)).all()
+
+
+def test_the_reference_is_scikit_learns_own_algorithm_with_our_signs() -> None:
+    rows = sample(600, 8)
+    batches = np.split(rows, 3)
+    model = decomposition.IncrementalPCA(n_components=4)
+    for batch in batches:
+        model.partial_fit(batch)
+    pca = solve_sequentially(batches, 4)
+    np.testing.assert_allclose(np.abs(pca.components), np.abs(model.components_), atol=1e-12)
+    np.testing.assert_array_equal(pca.explained_variance, model.explained_variance_)
+    largest = np.abs(pca.components).argmax(axis=1)
+    assert (pca.components[np.arange(4), largest] > 0).all()
+    np.testing.assert_allclose(pca.explained_variance_ratio, model.explained_variance_ratio_, rtol=1e-6)
+
+
+@quick
+@given(st.permutations(range(40)))
+def test_the_order_of_rows_changes_no_sign(order: list[int]) -> None:
+    rows = sample(40, 4)
+    np.testing.assert_allclose(solve(moments(rows[order]), 3).components, solve(moments(rows), 3).components, atol=1e-4)

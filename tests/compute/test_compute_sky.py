@@ -1,4 +1,4 @@
-"""Positions on the sphere: pixels, partitions, separations and matches."""
+"""Positions on the sphere: pixels, partitions, separations and matches (`engine.compute.sky_match`)."""
 
 import astropy.units as u
 import numpy as np
@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from engine.compute import sky
+from engine.compute.sky_match import nearest_object
 
 ra_deg = st.floats(0, 360, exclude_max=True)
 dec_deg = st.floats(-90, 90)
@@ -108,7 +109,7 @@ def test_across_ra_zero_and_over_the_pole_neighbours_are_near() -> None:
 
 def test_a_match_is_the_nearest_on_the_sphere_at_the_pole_and_across_ra_zero() -> None:
     ra, dec = np.array([350.0, 0.1, 200.0, 100.0]), np.array([0.0, 0.0, 89.9, -89.5])
-    rows, separations = sky.match(np.array([359.9, 20.0, 280.0]), np.array([0.0, 89.95, -90.0]), ra, dec)
+    rows, separations = nearest_object(np.array([359.9, 20.0, 280.0]), np.array([0.0, 89.95, -90.0]), ra, dec)
     assert rows.tolist() == [1, 2, 3]
     np.testing.assert_allclose(separations[[0, 2]], [720.0, 1800.0], rtol=1e-6)
 
@@ -117,7 +118,7 @@ def test_a_match_is_the_nearest_on_the_sphere_at_the_pole_and_across_ra_zero() -
 @given(positions, st.lists(positions, min_size=1, max_size=20))
 def test_no_other_is_nearer_than_the_match(here: tuple[float, float], others: list[tuple[float, float]]) -> None:
     ra, dec = two(others)
-    rows, separations = sky.match(*two([here]), ra, dec)
+    rows, separations = nearest_object(*two([here]), ra, dec)
     every = sky.separation_arcsec(*here, ra, dec)
     # Matching compares chords, which are flat near the antipode: 1e-16 of a chord is milliarcseconds there.
     assert every[rows[0]] <= every.min() + 0.01

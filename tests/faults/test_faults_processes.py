@@ -182,7 +182,7 @@ def test_a_lost_node_costs_time_and_nothing_else(
 ) -> None:
     job, output = write_job(tmp_path, survey, tiny_weights), tmp_path / "out"
     script = [sys.executable, str(Path(__file__).with_name("two_nodes.py"))]
-    environment = sabotaged(slow_s=0.05)
+    environment = sabotaged(slow_s=0.3)  # Each worker is in the middle of a unit, whenever its node is lost.
     with subprocess.Popen(
         script, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     ) as cluster:
@@ -191,7 +191,7 @@ def test_a_lost_node_costs_time_and_nothing_else(
         address = cluster.stdout.readline().strip()
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("RAY_ADDRESS", address)
-            with driver(job, slow_s=0.05) as process:
+            with driver(job, slow_s=0.3) as process:
                 wait_for_commits(process, output, 3)
                 cluster.stdin.write("lose a node\n")
                 cluster.stdin.flush()

@@ -9,6 +9,7 @@ import sys
 import time
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,12 +17,25 @@ import pytest
 import yaml
 from astropy import units
 from astropy.table import Table
+from typer.main import get_command
+from typer.testing import CliRunner
 
-from engine.storage.artefacts import current_manifest
+from engine.storage.artefacts import claimed, current_manifest
 from engine.storage.store import Store
+from jobs.cli import app
 from schemas import paths
 from tests.conftest import TINY_ARCHITECTURE, write_survey
 
+
+def names_of(group: Any, before: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    """Every command of an application, by the words that call it."""
+    inner = getattr(group, "commands", None)
+    if inner is None:
+        return [before]
+    return [name for word, command in inner.items() for name in names_of(command, (*before, word))]
+
+
+COMMANDS = names_of(get_command(app))
 UNREACHABLE_RAY = {"RAY_ADDRESS": "127.0.0.1:1"}
 """With this, a job that gets as far as Ray fails with exit code 74: refusals must come before."""
 
@@ -58,11 +72,11 @@ def job(survey: Path, tiny_weights: Path, tmp_path: Path) -> Path:
     return write_job(tmp_path, survey, tiny_weights)
 
 
-@pytest.mark.parametrize("command", ["release", "plan", "embed", "reduce", "index", "neighbours", "verify", "demo"])
-def test_help_of_every_command_has_an_example_and_the_exit_codes(command: str) -> None:
-    result = voorwerp(command, "--help", COLUMNS="200", NO_COLOR="1")
-    assert result.returncode == 0
-    assert f"voorwerp {command}" in result.stdout
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_help_of_every_command_has_an_example_and_the_exit_codes(command: tuple[str, ...]) -> None:
+    result = CliRunner().invoke(app, [*command, "--help"], env={"COLUMNS": "200", "NO_COLOR": "1"})
+    assert result.exit_code == 0
+    assert f"voorwerp {' '.join(command)}" in result.stdout
     assert "Example" in result.stdout
     assert "Exit codes" in result.stdout
 
@@ -204,8 +218,21 @@ def test_a_stage_before_its_parent_says_what_to_run(job: Path) -> None:
     assert_refused(voorwerp("reduce", job), 66, "holds no embeddings yet")
 
 
+def test_an_output_of_an_earlier_format_is_refused_with_what_to_do(job: Path, tmp_path: Path) -> None:
+    assert voorwerp("plan", job).returncode == 0
+    store = Store(str(tmp_path / "out"))
+    name = paths.manifest("plan", claimed(store, "plan"))
+    record = json.loads(store.read(name))
+    store.write(name, json.dumps(record | {"format": 1}).encode())
+    assert_refused(voorwerp("plan", job), 76, rf"{name}: expected format 2, found format 1: .* Choose a new output")
+    store.write(paths.claim("plan"), json.dumps(record["identity"]).encode())  # As format 1 claimed it.
+    for command in ("plan", "embed"):
+        result = voorwerp(command, job)
+        assert_refused(result, 76, r"claims/plan\.json: expected format 2, found format 1: .* Choose a new output")
+
+
 def test_neighbours_of_nothing_and_of_the_unknown_are_refused(finished: Path, tmp_path: Path) -> None:
-    assert_refused(voorwerp("neighbours", finished), 2, "expected at least one id or position")
+    assert_refused(voorwerp("neighbours", finished), 2, "expected at least one id, position or file")
     assert_refused(voorwerp("neighbours", finished, "--id", "5"), 65, "'5' is not among the 90 objects")
     assert_refused(voorwerp("neighbours", finished, "--id", "M31"), 65, "expected int64 ids")
     assert_refused(voorwerp("neighbours", finished, "--position", "12h 3"), 2, "in degrees")
@@ -249,7 +276,7 @@ def test_verify_names_a_changed_a_missing_and_a_left_over_file(
     assert_refused(
         result, 1, r"shard-00000.faiss: expected SHA-256", "objects-00000.parquet: missing", "notes.txt: left over"
     )
-    assert_refused(voorwerp("neighbours", output, "--id", "1001"), 76, r"shard-00000.faiss: expected SHA-256")
+    assert_refused(voorwerp("neighbours", output, "--id", "1001"), 76, r"objects-00000.parquet: missing")
 
 
 @pytest.mark.cluster

@@ -3,6 +3,7 @@
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import h5py
 import lsdb
@@ -13,6 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from engine.cluster import pack as packing
+from engine.compute.rejects import Reject
 from engine.storage.artefacts import current_manifest, release_chain
 from engine.storage.hats_catalogue import read_columns
 from engine.storage.parquet import as_matrix
@@ -22,6 +25,7 @@ from schemas import paths
 from schemas.config import PackJob
 from schemas.errors import DataError, OutputError
 from schemas.manifest import Commit
+from schemas.partition import Partition
 from tests.conftest import make_job, write_survey
 
 pytestmark = pytest.mark.cluster
@@ -153,6 +157,54 @@ def test_stacks_are_refused_because_they_are_packed_already(tmp_path: Path) -> N
     )
     with pytest.raises(DataError, match="HDF5 stacks, which are packed already"):
         pack.run(pack_job(tmp_path / "catalogue.csv", tmp_path / "packed"))
+
+
+def half_in_a_tar(folder: Path) -> Path:
+    """Write a survey of twelve, the first six in a tar; return its catalogue."""
+    catalogue = write_survey(folder, 12)
+    table = pd.read_csv(catalogue)
+    with tarfile.open(folder / "shard.tar", "w") as tar:
+        for name in table["cutout"][:6]:
+            tar.add(folder / name, Path(name).name)
+    table["cutout"] = [f"shard.tar/{Path(name).name}" for name in table["cutout"][:6]] + table["cutout"][6:].tolist()
+    table.to_csv(catalogue, index=False)
+    return catalogue
+
+
+def test_a_tar_that_was_replaced_before_it_is_packed_is_so_many_rejects(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, whole = pack_job(half_in_a_tar(tmp_path / "survey"), tmp_path / "packed"), pack.pack
+
+    def replacing(partitions: list[Partition], task: packing.PackTask) -> Iterator[Commit]:
+        (tmp_path / "survey" / "shard.tar").write_bytes(b"another")
+        return whole(partitions, task)
+
+    monkeypatch.setattr(pack, "pack", replacing)
+    assert pack.run(job).detail["rejected_by_reason"] == {"changed": 6}
+    assert verify.run(str(tmp_path / "packed"))
+
+
+def test_a_tar_that_is_replaced_while_it_is_packed_is_so_many_rejects(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, write = pack_job(half_in_a_tar(tmp_path / "survey"), tmp_path / "packed"), packing._write
+    rejected = []
+
+    def replacing(*arguments: Any) -> dict[int, Reject]:
+        rejected.append(write(*arguments))
+        (tmp_path / "survey" / "shard.tar").write_bytes(b"another")
+        return rejected[-1]
+
+    def here(partitions: list[Partition], task: packing.PackTask) -> Iterator[Commit]:
+        for partition in partitions:
+            yield packing.pack_partition(partition, task)
+
+    monkeypatch.setattr(packing, "_write", replacing)
+    monkeypatch.setattr(pack, "pack", here)
+    assert pack.run(job).detail["rejected_by_reason"] == {"changed": 6}
+    assert rejected[0] == {}
+    assert verify.run(str(tmp_path / "packed"))
 
 
 def test_a_cutout_replaced_after_the_plan_is_a_reject_and_never_mixed_in(tiny_weights: Path, tmp_path: Path) -> None:

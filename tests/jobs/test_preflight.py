@@ -34,7 +34,6 @@ from jobs.preflight import Options, Preflight
 from schemas import paths
 from schemas.config import PackJob, RayConfig, ReleaseJob
 from schemas.errors import ConfigError, InputNotFoundError, PreflightError
-from schemas.preset import load_preset
 from tests.conftest import make_job, write_survey
 
 N, N_MISSING = 72, 9
@@ -218,7 +217,7 @@ def test_an_encoder_is_timed_in_a_task_of_the_cluster(encoded: ReleaseJob) -> No
     preflight(encoded)
     store = Store(encoded.output)
     plan = read_manifest(store, "plan", claimed(store, "plan"))
-    preset = load_preset(encoded.embed.preset)
+    preset = encoder.preset_of(encoded.encoder, encoded.embed)
     network = encoder.run(encoded.encoder, preset, store)
     machines = choose_machines(encoded.embed, connect(RayConfig()))
     task = make_task(plan, network, preset, encoded.cutouts, encoded.embed, store, "x", "x", machines)

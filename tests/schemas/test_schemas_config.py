@@ -6,8 +6,11 @@ from typing import Any
 import pytest
 import yaml
 
+from jobs.encoder import preset_of
 from schemas.config import NeighboursJob, ReleaseJob, StretchConfig, load_job
 from schemas.errors import ConfigError, InputNotFoundError
+from schemas.model import FinetuneJob
+from schemas.preset import load_preset
 
 MINIMAL: dict[str, Any] = {
     "catalogue": {"path": "catalogue.csv"},
@@ -35,7 +38,8 @@ def write(path: Path, settings: object) -> Path:
 
 def test_a_minimal_job_needs_catalogue_encoder_and_output_and_has_the_paper_as_its_defaults(tmp_path: Path) -> None:
     job = load_job(ReleaseJob, write(tmp_path / "job.yaml", MINIMAL), {})
-    assert (job.embed.preset, job.embed.views, job.reduce.n_components) == ("walmsley2022", 1, 10)
+    assert (job.embed.preset, job.embed.views, job.reduce.spaces) == (None, 1, ("search",))
+    assert preset_of(job.encoder, job.embed) == load_preset("walmsley2022")
     assert job.catalogue.id_column == "object_id"
 
 
@@ -99,7 +103,7 @@ def test_a_stretch_with_low_above_high_is_refused() -> None:
         StretchConfig(low=2.0, high=1.0)
 
 
-@pytest.mark.parametrize("missing", ["encoder.architecture", "encoder.weights", "catalogue.path", "output"])
+@pytest.mark.parametrize("missing", ["encoder.weights", "catalogue.path", "output"])
 def test_a_missing_key_is_named(missing: str) -> None:
     settings = {key: value for key, value in flat(MINIMAL).items() if key != missing}
     section = missing.split(".")[0] if missing.startswith("catalogue") else missing
@@ -109,9 +113,9 @@ def test_a_missing_key_is_named(missing: str) -> None:
 
 def test_every_problem_of_a_config_is_listed_at_once() -> None:
     with pytest.raises(ConfigError) as caught:
-        load_job(ReleaseJob, None, {"embed.views": "x", "encoder.weights": "w.pt", "foo": 1})
+        load_job(ReleaseJob, None, {"embed.views": "x", "encoder.architecture": "efficientnet_b0", "foo": 1})
     keys = [line.split(":")[0] for line in str(caught.value).splitlines()]
-    assert sorted(keys) == ["catalogue", "embed.views", "encoder.architecture", "foo", "output"]
+    assert sorted(keys) == ["catalogue", "embed.views", "encoder.weights", "foo", "output"]
 
 
 def test_options_override_the_file_and_leave_the_rest(tmp_path: Path) -> None:
@@ -147,7 +151,7 @@ def test_a_missing_file_is_told_apart_from_a_wrong_one(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({}, "expected at least one id or position"),
+        ({}, "expected at least one id, position or file of queries"),
         ({"ids": ["1"], "exclusion_radius_arcsec": "10 arcsec"}, r"exclusion_radius_arcsec: .*; found '10 arcsec'"),
         ({"ids": ["1"], "exclusion_radius_arcsec": float("nan")}, "exclusion_radius_arcsec"),
         ({"ids": ["1"], "exclusion_radius_arcsec": -1}, "exclusion_radius_arcsec"),
@@ -165,3 +169,8 @@ def test_a_search_that_cannot_be_answered_is_refused(settings: dict[str, Any], m
 def test_a_plane_before_the_first_is_refused() -> None:
     with pytest.raises(ValueError, match="greater than or equal to 0"):
         StretchConfig(rgb_bands=(0, 1, -1))
+
+
+def test_a_depth_may_be_a_number_as_yaml_reads_it() -> None:
+    job = {"release": "out", "labels": "labels.csv", "output": "model"}
+    assert load_job(FinetuneJob, None, {**job, "depth": 7}).depth == "7"

@@ -5,7 +5,16 @@ import pytest
 
 from schemas import errors
 from schemas.reject import RejectReason
-from schemas.tables import EMBEDDING, RESERVED, UNITS, neighbours_schema, rejects_schema, vector_type, with_vectors
+from schemas.tables import (
+    EMBEDDING,
+    RESERVED,
+    UNITS,
+    neighbours_schema,
+    pairs_schema,
+    rejects_schema,
+    vector_type,
+    with_vectors,
+)
 
 
 @pytest.mark.parametrize("id_type", [pa.int64(), pa.string()])
@@ -29,7 +38,8 @@ def test_columns_that_tables_use_cannot_be_extra_columns() -> None:
 
 
 def test_every_angle_of_an_answer_has_a_unit() -> None:
-    angles = {name for name in neighbours_schema(pa.int64()).names if name.endswith(("_deg", "_arcsec"))}
+    names = {*neighbours_schema(pa.int64()).names, *pairs_schema(pa.int64()).names}
+    angles = {name for name in names if name.endswith(("_deg", "_arcsec"))}
     assert angles == UNITS.keys()
 
 

@@ -97,13 +97,28 @@ def test_an_output_without_a_claim_says_which_stage_is_missing(store: Store) -> 
         artefacts.claimed(store, "plan")
 
 
-@pytest.mark.parametrize("content", [b"", b'{"a":', b"[1]", b"\xff\xfe"])
+@pytest.mark.parametrize("content", [b"", b'{"a":', b"[1]", b"\xff\xfe", b'{"format": 2}'])
 def test_a_claim_that_was_cut_or_overwritten_is_refused(local_store: Store, content: bytes) -> None:
     local_store.write(paths.claim("plan"), content)
     with pytest.raises(IntegrityError, match=r"claims/plan\.json"):
         artefacts.claimed(local_store, "plan")
     with pytest.raises(IntegrityError, match=r"claims/plan\.json"):
         artefacts.claim(local_store, "plan", {"a": 1})
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [(b'{"rows_per_unit": 8}', 1), (b'{"format": 1, "identity": {}}', 1), (b'{"format": 3, "holds": {}}', 3)],
+)
+def test_a_claim_of_another_format_is_refused_with_both_formats_and_what_to_do(
+    local_store: Store, content: bytes, found: int
+) -> None:
+    local_store.write(paths.claim("plan"), content)
+    expected = rf"claims/plan\.json: expected format 2, found format {found}: .* Choose a new output"
+    with pytest.raises(IntegrityError, match=expected):
+        artefacts.claimed(local_store, "plan")
+    with pytest.raises(IntegrityError, match=expected):
+        artefacts.claim(local_store, "plan", {"rows_per_unit": 8})
 
 
 def test_an_artefact_without_a_manifest_cannot_be_read(store: Store) -> None:
@@ -129,7 +144,7 @@ def test_an_artefact_is_finished_once_and_the_later_process_gets_the_first_manif
 
 @pytest.mark.parametrize(
     ("old", "new"),
-    [(b"for a test", b"for fraud"), (b'"kind": "plan"', b'"kind": "index"'), (b'"format": 1', b'"format": 2')],
+    [(b"for a test", b"for fraud"), (b'"kind": "plan"', b'"kind": "index"'), (b'"format": 2', b'"format": 3')],
 )
 def test_an_edited_manifest_is_refused(local_store: Store, old: bytes, new: bytes) -> None:
     written = artefacts.finish(local_store, manifest("plan"))

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from engine.storage import cutouts
-from engine.storage.cutouts import CutoutReader
+from engine.storage.cutouts import CutoutReader, changed_containers
 from engine.storage.images import CutoutError, decode_cutout
 from engine.storage.pins import Opened, Pin, locate_cutouts, open_pinned, pin_file, pin_of
 from engine.storage.references import Bytes, bytes_of, cell_of
@@ -430,11 +430,14 @@ def test_sixteen_threads_with_one_reader_get_the_right_cutouts(
 def test_a_container_that_is_replaced_while_it_is_open_is_noticed(store: Store) -> None:
     store.write("shard.tar", b"0123456789")
     tar = store.uri("shard.tar")
-    pin = pin_file(tar)
-    reader = CutoutReader(CutoutConfig())
-    assert reader.read(f"{tar}#bytes=2-4", pin) == b"234"
-    assert reader.changed() == {}
+    names = [f"{tar}#bytes=2-4", f"{tar}#bytes=5-9", store.uri("absent.tar#bytes=0-1"), store.uri("file.png"), None]
+    store.write("file.png", b"before")
+    objects = locate_cutouts(pa.table({"cutout": names}))
+    assert reader().read(f"{tar}#bytes=2-4", pin_of(objects, 0)) == b"234"
+    assert changed_containers(objects) == {}
     store.write("shard.tar", b"abcdefghijk")
-    assert reader.changed().keys() == {tar}
+    store.write("file.png", b"after")  # No container: it is opened for each read.
+    assert changed_containers(objects).keys() == {tar}
+    assert changed_containers(objects.slice(2)) == {}
     store.delete("shard.tar")
-    assert "found nothing" in reader.changed()[tar]
+    assert "found nothing" in changed_containers(objects)[tar]

@@ -122,7 +122,7 @@ def test_anything_but_a_state_dict_is_refused(tmp_path: Path, content: object) -
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ("weights.bin", r"expected \.safetensors, \.pt, \.pth, found 'weights\.bin'"),
+        ("weights.bin", r"expected \.safetensors, \.pt, \.pth or a model, found 'weights\.bin'"),
         ("weights", r"expected \.safetensors"),
         ("", r"expected \.safetensors"),
         ("package:unknown", r"expected package:lite0, a file or hf-hub:NAME, found 'package:unknown'"),

@@ -1,0 +1,75 @@
+"""Which objects may be answers: the filters of a search as a mask per shard, made once per process."""
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from engine.cluster.opened import OpenRelease, OpenShard
+from engine.compute.predicate import Predicate
+from engine.compute.sky import in_cone, in_moc
+from schemas.config import FilterConfig
+from schemas.tables import DEC, RA
+
+
+class Filter(NamedTuple):
+    """The filters of a search, complete in themselves: workers need no file besides."""
+
+    cone: tuple[float, float, float] | None = None
+    moc: str | None = None
+    """Its cells as text."""
+    where: str | None = None
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What decides the answer."""
+        return self._asdict()
+
+    def on(self, release: OpenRelease) -> Callable[[int], np.ndarray] | None:
+        """Return what gives the mask of a shard, (n,) bool of its rows; None where every object may be an answer."""
+        return _masks(release, self) if any(self) else None
+
+
+def open_filter(release: OpenRelease, config: FilterConfig) -> Filter:
+    """Read and check the filters of a search.
+
+    Raises
+    ------
+    ConfigError
+        The condition is none, or asks for columns that the catalogue does not have or cannot compare so.
+    InputNotFoundError, DataError
+        The MOC is missing, or is none.
+    """
+    if config.where:
+        Predicate(config.where).mask(release.schema.empty_table())
+    moc = None
+    if config.moc:
+        from engine.storage.coverage import read_moc  # Its library takes a third of a second to load.
+
+        moc = read_moc(config.moc).to_string()
+    return Filter(config.cone, moc, config.where)
+
+
+@lru_cache(maxsize=1)
+def _masks(release: OpenRelease, passing: Filter) -> Callable[[int], np.ndarray]:
+    return lru_cache(maxsize=None)(lambda number: _mask(release.shards[number], passing))
+
+
+def _mask(shard: OpenShard, passing: Filter) -> np.ndarray:
+    cone, moc, where = passing
+    good = np.ones(shard.n_rows, bool)
+    if cone or moc:
+        ra_deg, dec_deg = (shard.column(name).to_numpy() for name in (RA, DEC))
+        if cone:
+            good &= in_cone(ra_deg, dec_deg, *cone)
+        if moc:
+            from mocpy import MOC
+
+            good &= in_moc(MOC.from_string(moc), ra_deg, dec_deg)
+    if where:
+        predicate = Predicate(where)
+        table = pa.table({name: shard.column(name) for name in predicate.columns})
+        good &= predicate.mask(table).to_numpy(zero_copy_only=False)
+    return good

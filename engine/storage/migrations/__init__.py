@@ -1,0 +1,1 @@
+"""How the campaigns' database came to its tables, step by step (Alembic)."""

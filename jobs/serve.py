@@ -1,0 +1,107 @@
+"""Job: serve. A release over HTTP, in this process, until it is told to end."""
+
+import logging
+import os
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+
+import uvicorn
+from fastapi import FastAPI
+
+from engine.cluster.opened import open_release
+from engine.cluster.serving import ReleaseSearcher, ServedCampaigns
+from engine.service.app import create_app
+from engine.storage.campaigns import open_campaigns
+from engine.storage.store import Store
+from engine.storage.tokens import open_tokens
+from jobs.campaign import DATABASE, DATABASE_VARIABLE, place_of
+from jobs.report import note, progress
+from schemas.errors import ConfigError
+from schemas.service import ServeConfig
+
+GRACE_S = 30
+"""For which requests that are being answered are waited for at the end."""
+_MOST_CONNECTIONS = 1024
+"""Open at once; those that only wait are cheap."""
+
+
+def run(config: ServeConfig) -> None:
+    """Serve until a signal says to end; what is being answered then is finished first.
+
+    The release is opened and checked, and the port taken, before anything is answered.
+
+    Raises
+    ------
+    InputNotFoundError
+        There is no finished release, or none of this id.
+    IntegrityError
+        A file of the release is missing or changed.
+    ConfigError
+        The address cannot be listened at.
+    StoreError
+        The database cannot be reached or written.
+    """
+    with listening(config) as taken, serving(config) as app:
+        host, port = taken.getsockname()[:2]
+        note("serving", f"http://{host}:{port}/v1/release; tokens: voorwerp token create --help")
+        _log_to_the_terminal()
+        settings = uvicorn.Config(
+            app,
+            access_log=False,
+            server_header=False,
+            log_config=None,
+            ws="none",
+            limit_concurrency=_MOST_CONNECTIONS,
+            timeout_graceful_shutdown=GRACE_S,
+        )
+        uvicorn.Server(settings).run(sockets=[taken])
+
+
+@contextmanager
+def serving(config: ServeConfig) -> Iterator[FastAPI]:
+    """Open a release and a database for the length of a block, and give the application; errors as of `run`."""
+    threads = os.cpu_count() or 1
+    release = open_release(Store(config.release), config.as_of)
+    searcher = ReleaseSearcher(release, threads)
+    url = config.database or os.environ.get(DATABASE_VARIABLE) or DATABASE
+    with closing(open_campaigns(url)) as store, closing(open_tokens(url)) as tokens:
+        with progress("release", release.n_objects, "objects") as advance:
+            searcher.open(advance)
+        if not tokens.all() and not config.anonymous_read:
+            note("tokens", f"none yet in {tokens.where}: nobody can ask; voorwerp token create NAME")
+        campaigns = ServedCampaigns(store, place_of(config.release), threads, release)
+        yield create_app(searcher, campaigns, tokens, config)
+
+
+@contextmanager
+def listening(config: ServeConfig) -> Iterator[socket.socket]:
+    """Take the port for the length of a block; nothing is answered yet.
+
+    Raises
+    ------
+    ConfigError
+        It is taken, or not to be had.
+    """
+    try:
+        family = socket.getaddrinfo(config.host, config.port, type=socket.SOCK_STREAM)[0][0]
+        taken = socket.create_server((config.host, config.port), family=family)
+    except OSError as error:
+        raise ConfigError(
+            f"host, port: expected an address that can be listened at, found {config.host}:{config.port}: "
+            f"{error.strerror or error}"
+        ) from error
+    with taken:
+        yield taken
+
+
+def _log_to_the_terminal() -> None:
+    """One JSON line for each request to standard output, and what fails to standard error."""
+    lines = logging.StreamHandler(sys.stdout)
+    lines.setFormatter(logging.Formatter("%(message)s"))
+    audit = logging.getLogger("voorwerp.audit")
+    audit.setLevel(logging.INFO)
+    audit.propagate = False
+    audit.handlers = [lines]
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
