@@ -63,8 +63,8 @@ def driver(job: Path, **sabotage: object) -> Iterator[subprocess.Popen[str]]:
             member.kill() if member.is_running() else None
 
 
-def write_job(folder: Path, survey: Path, weights: Path, **embed: object) -> Path:
-    job = make_job(survey, folder / "out", weights, cutouts={"max_seconds": 5}, embed=embed)
+def write_job(folder: Path, survey: Path, weights: Path, max_seconds: float = 5, **embed: object) -> Path:
+    job = make_job(survey, folder / "out", weights, cutouts={"max_seconds": max_seconds}, embed=embed)
     (folder / "job.yaml").write_text(job.model_dump_json())
     return folder / "job.yaml"
 
@@ -81,17 +81,19 @@ def wait_for_commits(process: subprocess.Popen[str], output: Path, n: int) -> No
         time.sleep(0.05)
 
 
-def kill_a_worker(process: subprocess.Popen[str], spared: set[int]) -> None:
-    """SIGKILL a worker that was not killed before, as soon as there is one at work."""
-    deadline = time.monotonic() + 60
+def kill_a_worker(process: subprocess.Popen[str], spared: set[int], marks: Path, within_s: float) -> None:
+    """SIGKILL a worker that was not killed before while it loads a cutout, which it began less than `within_s` ago."""
+    deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
+        assert process.poll() is None, process.stderr.read() if process.stderr else ""
         for member in psutil.Process(process.pid).children(recursive=True):
-            with suppress(psutil.Error):
-                if member.pid not in spared and "EmbedUnit" in " ".join(member.cmdline()):
+            with suppress(psutil.Error, FileNotFoundError):
+                is_loading = time.time() - (marks / str(member.pid)).stat().st_mtime < within_s
+                if is_loading and member.pid not in spared and "EmbedUnit" in " ".join(member.cmdline()):
                     member.kill()
                     spared.add(member.pid)
                     return
-        time.sleep(0.05)
+        time.sleep(0.02)
     raise AssertionError("no worker to kill")
 
 
@@ -112,17 +114,18 @@ def test_three_killed_workers_and_two_killed_drivers_change_nothing(
     before = len(commits(output))
     assert 3 <= before < 12
     killed: set[int] = set()
-    with driver(job, slow_s=0.05) as process:
+    (marks := tmp_path / "marks").mkdir()
+    with driver(job, slow_s=0.3, marks=str(marks)) as process:
         for n_commits in (before + 1, before + 2, before + 3):
             wait_for_commits(process, output, n_commits)
-            kill_a_worker(process, killed)
+            kill_a_worker(process, killed, marks, within_s=0.15)
         code, said = ended(process)
     assert len(killed) == 3
     assert code == 0, said
     already = re.search(r"(\d+) of 17 units already done", said)
     assert already
     assert int(already[1]) >= before  # Workers may end a unit after their driver was killed.
-    assert current_manifest(Store(str(output)), "embeddings").detail["attempts_lost"] >= 1
+    assert current_manifest(Store(str(output)), "embeddings").detail["attempts_lost"] >= 3
     assert_same(output, vectors(finished))
 
 
@@ -180,22 +183,30 @@ def test_sigterm_finishes_the_units_in_work_and_frees_the_lease(
 def test_a_lost_node_costs_time_and_nothing_else(
     tmp_path: Path, survey: Path, tiny_weights: Path, finished: Path
 ) -> None:
-    job, output = write_job(tmp_path, survey, tiny_weights), tmp_path / "out"
-    script = [sys.executable, str(Path(__file__).with_name("two_nodes.py"))]
-    environment = sabotaged(slow_s=0.3)  # Each worker is in the middle of a unit, whenever its node is lost.
+    job, output = write_job(tmp_path, survey, tiny_weights, max_seconds=100), tmp_path / "out"
+    (marks := tmp_path / "marks").mkdir()
+    sabotage = {"marks": str(marks), "until": str(tmp_path / "lost"), "held": [1020, 1050, 1080]}
     with subprocess.Popen(
-        script, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        [sys.executable, str(Path(__file__).with_name("two_nodes.py"))],
+        env=sabotaged(**sabotage),  # Workers are children of their node. Some units are in work until it is lost.
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
     ) as cluster:
         assert cluster.stdin
         assert cluster.stdout
         address = cluster.stdout.readline().strip()
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("RAY_ADDRESS", address)
-            with driver(job, slow_s=0.3) as process:
-                wait_for_commits(process, output, 3)
+            with driver(job, **sabotage) as process:
+                while not list(marks.glob("held *")):
+                    assert process.poll() is None
+                    time.sleep(0.05)
                 cluster.stdin.write("lose a node\n")
                 cluster.stdin.flush()
                 assert cluster.stdout.readline() == "lost\n"
+                (tmp_path / "lost").touch()
                 code, said = ended(process)
         cluster.stdin.close()
     assert code == 0, said

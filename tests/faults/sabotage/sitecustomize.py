@@ -1,4 +1,8 @@
-"""Loaded by every Python process of a test: makes the loading of some cutouts slow, hungry, deadly or endless."""
+"""Loaded by every Python process of a test: makes the loading of some cutouts slow, hungry, deadly, endless or held.
+
+In the folder `marks`, a file named by its process says when that process last began to load a cutout, and a file "held N"
+that cutout N is being held until the file `until` is there.
+"""
 
 import importlib.abc
 import importlib.machinery
@@ -10,6 +14,10 @@ import time
 
 _SABOTAGE = json.loads(os.environ.get("VOORWERP_TEST_SABOTAGE", "{}"))
 _TARGET = "engine.cluster.loading"
+
+
+def mark(name):
+    open(os.path.join(_SABOTAGE["marks"], name), "w").close()
 
 
 class _Loader(importlib.abc.Loader):
@@ -25,6 +33,11 @@ class _Loader(importlib.abc.Loader):
 
         def sabotaged(objects, row, *arguments):
             object_id = objects["object_id"][row].as_py()
+            if "marks" in _SABOTAGE:
+                mark(str(os.getpid()))
+            while object_id in _SABOTAGE.get("held", []) and not os.path.exists(_SABOTAGE["until"]):
+                mark(f"held {object_id}")
+                time.sleep(0.05)
             time.sleep(_SABOTAGE.get("slow_s", 0))
             if object_id in _SABOTAGE.get("endless", []):
                 time.sleep(1000)
