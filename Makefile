@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test lint bench-quick bench-embed bench-search bench-train bench-rank big-release docs constraints clean
+.PHONY: demo test lint bench-quick bench-embed bench-search bench-train bench-rank bench-serve big-release docs constraints clean
 
 demo: $(INSTALLED)  ## Galaxies of the Hubble Deep Field, from an image to a page of neighbours.
 	$(BIN)/voorwerp demo
@@ -32,6 +32,9 @@ bench-train: $(INSTALLED)  ## Whether pretraining on votes helps, on simulated a
 
 bench-rank: $(INSTALLED)  ## How fast a step of a campaign is, how much each method finds, and whether ratings survive kills.
 	$(BIN)/python -m tests.benchmarks.rank
+
+bench-serve: $(INSTALLED)  ## How fast a service of a million objects answers, alone, under load and overload.
+	$(BIN)/python -m tests.benchmarks.serve
 
 big-release: $(INSTALLED)  ## A release of 2 million generated objects in build/big, and 100,000 positions to ask about.
 	$(BIN)/python -m tests.benchmarks.big_release

@@ -12,13 +12,14 @@ from jobs.cli_options import EXIT_CODES
 from schemas.campaign import METHODS, CampaignConfig, RankJob, SimulatedCampaignJob
 from schemas.config import DuplicatesJob, GraphJob, NeighboursJob, QueryFileConfig, ReleaseJob
 from schemas.experiment import ExperimentJob
+from schemas.map import MapJob
 from schemas.model import FinetuneJob, PretrainJob
 from schemas.preset import Preset, load_preset, preset_names
 from schemas.price import PriceTable
 from schemas.reject import RejectReason
 from schemas.service import ServeConfig
 from schemas.simulation import SimulateJob
-from schemas.tables import graph_schema, neighbours_schema, pairs_schema
+from schemas.tables import graph_schema, map_schema, neighbours_schema, pairs_schema
 from schemas.tree import Question, load_tree, tree_names
 
 TARGET = Path(__file__).parent / "reference.md"
@@ -71,6 +72,10 @@ def reference() -> str:
         + "; ".join(f"`{name}`, {meaning[0].lower()}{meaning[1:]}" for name, meaning in METHODS.items())
         + ".",
         _table(("key", "type", "default", "meaning"), _keys(SimulatedCampaignJob)),
+        "## Maps",
+        "What the options of `voorwerp map` set; `--set` sets any of them.",
+        _table(("key", "type", "default", "meaning"), _keys(MapJob)),
+        _table(("column", "type"), [(field.name, str(field.type)) for field in map_schema(pa.int64())]),
         "## Serving",
         "What the options of `voorwerp serve` set; `--set` sets any of them.",
         _table(("key", "type", "default", "meaning"), _keys(ServeConfig)),

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from jobs import cli_rank, cli_search, cli_serve
+from jobs import cli_ask, cli_map, cli_rank, cli_search, cli_serve
 from jobs.cli_options import EXIT_CODES, overrides
 from schemas.config import PackJob, ReleaseJob, load_job
 from schemas.errors import ConfigError, VoorwerpError
@@ -383,5 +383,7 @@ def demo(
     job_module.run(output)
 
 
+cli_map.add_to(app)
 cli_rank.add_to(app)
 cli_serve.add_to(app)
+cli_ask.add_to(app)

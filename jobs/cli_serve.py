@@ -41,6 +41,10 @@ def serve(
     anonymous_read: Annotated[
         bool, typer.Option("--anonymous-read", help="Let everyone ask about the release, without a token.")
     ] = False,
+    groups: Annotated[
+        int | None,
+        typer.Option(help="Serve over Ray: shards in so many groups of processes.", show_default="this process alone"),
+    ] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", "-s", help="Any other key: -s most_k=100.")] = None,
 ) -> None:
     """Serve a release over HTTP: neighbours, objects, cutouts, cone searches and campaigns, until Ctrl-C or SIGTERM.
@@ -49,9 +53,12 @@ def serve(
 
     Example: `voorwerp serve out`
 
+    Example: `RAY_ADDRESS=ray-head:6379 voorwerp serve s3://bucket/out --groups 8 -s replicas=2`
+
     Example: `voorwerp serve out --host 0.0.0.0 --port 80 --anonymous-read -s rate_per_minute=120`
     """
     options: dict[str, Any] = {"release": release, "host": host, "port": port, "database": database}
+    options["groups"] = groups
     job = load_job(ServeConfig, None, overrides({**options, "anonymous_read": anonymous_read or None}, set_))
     try:
         from jobs import serve as job_module

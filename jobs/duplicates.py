@@ -7,13 +7,14 @@ from typing import Any
 import numpy as np
 
 from engine.cluster import duplicates, graph
+from engine.cluster.counts import counted
 from engine.cluster.duplicates import BEYOND_CAP, BOTH, BY_DISTANCE, BY_SKY, CAP, DEFAULT_SHARE, Limits
 from engine.cluster.opened import OpenRelease, open_release
 from engine.cluster.parts import Made
 from engine.storage.answers import check_answer_size
 from engine.storage.store import Store
 from jobs.report import note
-from jobs.units import Search, check_output, counted, do_units, finished, publish, search_identity, working
+from jobs.units import Search, check_output, do_units, finished, publish, search_identity, working
 from schemas.config import DuplicatesJob
 from schemas.tables import pairs_schema
 

@@ -13,7 +13,7 @@ from schemas.errors import InputNotFoundError
 from schemas.manifest import Kind
 
 _KINDS: dict[str, Kind] = {kind: kind for kind in get_args(Kind)}
-_WORKING: tuple[Kind, ...] = ("embeddings", "packed")
+_WORKING: tuple[Kind, ...] = ("embeddings", "packed", "map")
 """Artefacts that units of work make."""
 
 
@@ -63,7 +63,7 @@ def _named(store: Store, first: str, name: str) -> set[str]:
     if kind and store.exists(paths.manifest(kind, name)):
         return {paths.MANIFEST, *(file.path for file in read_manifest(store, kind, name).files)}
     finished = any(store.exists(paths.manifest(working, name)) for working in _WORKING)
-    if finished or kind not in (None, "packed"):
+    if finished or kind not in (None, "packed", "map"):
         return set()
     folder = paths.work(name)
     named = {path.removeprefix(f"{folder}/") for path in store.list(paths.commits(name))}

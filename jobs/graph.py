@@ -4,12 +4,13 @@ from time import perf_counter
 from typing import Any
 
 from engine.cluster import graph
+from engine.cluster.counts import Counts, counted
 from engine.cluster.opened import OpenRelease, open_release
 from engine.cluster.parts import Made
 from engine.storage.answers import is_folder
 from engine.storage.store import Store
 from jobs.report import note, warn
-from jobs.units import Counts, Search, counted, do_units, finished, publish, search_identity, working
+from jobs.units import Search, do_units, finished, publish, search_identity, working
 from schemas.config import GraphJob
 from schemas.errors import ConfigError
 from schemas.tables import graph_schema

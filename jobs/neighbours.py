@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 
 from engine.cluster.answer import Question, effort_for, recall_of
 from engine.cluster.bulk import Asked, answer_asked, in_order, keep, kept, queries_per_unit
+from engine.cluster.counts import Counts, counted
 from engine.cluster.filters import Filter, open_filter
 from engine.cluster.opened import OpenRelease, open_release
 from engine.cluster.parts import Made
@@ -26,11 +27,9 @@ from engine.storage.store import Store
 from jobs.print_answer import print_answer
 from jobs.report import note, warn
 from jobs.units import (
-    Counts,
     Search,
     check_gpu,
     check_output,
-    counted,
     do_units,
     finished,
     publish,

@@ -18,7 +18,15 @@ from engine.cluster.reduce import (
 )
 from engine.cluster.session import connect
 from engine.compute.pca import PCA, Moments
-from engine.storage.artefacts import as_parent, find, finish, library_versions, partitions_of, utc_now
+from engine.storage.artefacts import (
+    as_parent,
+    components_identity,
+    find,
+    finish,
+    library_versions,
+    partitions_of,
+    utc_now,
+)
 from engine.storage.hats_catalogue import write_hats_metadata
 from engine.storage.store import Store
 from jobs.report import console, note, progress, reused
@@ -69,16 +77,10 @@ def components_id(embeddings_id: str, config: ReduceConfig, space: SpaceName = "
 
 
 def _identity(embeddings_id: str, config: ReduceConfig, space: SpaceName) -> dict[str, Any]:
-    n_components, unit_variance = SPACES[space]
+    n_components = SPACES[space].n_components
     if space == "search" and config.n_components:
         n_components = config.n_components
-    return {
-        "embeddings": embeddings_id,
-        "space": space,
-        "n_components": n_components,
-        "unit_variance": unit_variance,
-        "method": config.method,
-    }
+    return components_identity(embeddings_id, space, n_components, config.method)
 
 
 def _reduce(

@@ -1,4 +1,4 @@
-"""Job: serve. A release over HTTP, in this process, until it is told to end."""
+"""Job: serve. A release over HTTP, in this process or over Ray, until it is told to end."""
 
 import logging
 import os
@@ -10,13 +10,17 @@ from contextlib import closing, contextmanager
 import uvicorn
 from fastapi import FastAPI
 
-from engine.cluster.opened import open_release
-from engine.cluster.serving import ReleaseSearcher, ServedCampaigns
+from engine.cluster.opened import OpenRelease, open_release
+from engine.cluster.serving import ReleaseSearcher
+from engine.cluster.serving_campaigns import ServedCampaigns
+from engine.cluster.serving_map import ServedMap, find_map
 from engine.service.app import create_app
+from engine.service.protocols import Campaigns, Searcher
 from engine.storage.campaigns import open_campaigns
 from engine.storage.store import Store
 from engine.storage.tokens import open_tokens
 from jobs.campaign import DATABASE, DATABASE_VARIABLE, place_of
+from jobs.query_jobs import serving_jobs
 from jobs.report import note, progress
 from schemas.errors import ConfigError
 from schemas.service import ServeConfig
@@ -43,10 +47,15 @@ def run(config: ServeConfig) -> None:
     StoreError
         The database cannot be reached or written.
     """
+    if config.groups:
+        from jobs import serve_ray  # Ray takes seconds to load.
+
+        serve_ray.run(config)
+        return
     with listening(config) as taken, serving(config) as app:
         host, port = taken.getsockname()[:2]
         note("serving", f"http://{host}:{port}/v1/release; tokens: voorwerp token create --help")
-        _log_to_the_terminal()
+        log_to_the_terminal()
         settings = uvicorn.Config(
             app,
             access_log=False,
@@ -65,14 +74,42 @@ def serving(config: ServeConfig) -> Iterator[FastAPI]:
     threads = os.cpu_count() or 1
     release = open_release(Store(config.release), config.as_of)
     searcher = ReleaseSearcher(release, threads)
-    url = config.database or os.environ.get(DATABASE_VARIABLE) or DATABASE
-    with closing(open_campaigns(url)) as store, closing(open_tokens(url)) as tokens:
+    with closing(open_campaigns(database_of(config))) as store:
         with progress("release", release.n_objects, "objects") as advance:
             searcher.open(advance)
+        campaigns = ServedCampaigns(store, place_of(config.release), threads, release)
+        with application(config, release, searcher, campaigns) as app:
+            yield app
+
+
+@contextmanager
+def application(
+    config: ServeConfig, release: OpenRelease, searcher: Searcher, campaigns: Campaigns
+) -> Iterator[FastAPI]:
+    """Give the application over a release and campaigns, wherever they are, for the length of a block.
+
+    Raises
+    ------
+    StoreError
+        The database cannot be reached or written.
+    """
+    url = database_of(config)
+    with closing(open_tokens(url)) as tokens, serving_jobs(config, release, url) as jobs:
         if not tokens.all() and not config.anonymous_read:
             note("tokens", f"none yet in {tokens.where}: nobody can ask; voorwerp token create NAME")
-        campaigns = ServedCampaigns(store, place_of(config.release), threads, release)
-        yield create_app(searcher, campaigns, tokens, config)
+        yield create_app(searcher, campaigns, tokens, config, jobs=jobs, release_map=_map_of(release))
+
+
+def database_of(config: ServeConfig) -> str:
+    """Path or URL of tokens and campaigns."""
+    return config.database or os.environ.get(DATABASE_VARIABLE) or DATABASE
+
+
+def _map_of(release: OpenRelease) -> ServedMap | None:
+    if found := find_map(release):
+        found.open()
+        note("map", found.about().map)
+    return found
 
 
 @contextmanager
@@ -96,7 +133,7 @@ def listening(config: ServeConfig) -> Iterator[socket.socket]:
         yield taken
 
 
-def _log_to_the_terminal() -> None:
+def log_to_the_terminal() -> None:
     """One JSON line for each request to standard output, and what fails to standard error."""
     lines = logging.StreamHandler(sys.stdout)
     lines.setFormatter(logging.Formatter("%(message)s"))

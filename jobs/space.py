@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
-from engine.storage.artefacts import current_release, find, manifest_of, parent_of, partitions_of
+from engine.storage.artefacts import components_in, current_release, manifest_of, parent_of, partitions_of
 from engine.storage.lease import lease
 from engine.storage.parquet import read_schema
 from engine.storage.store import Store
@@ -56,13 +56,12 @@ def space_of(uri: str, space: SpaceName, ray: RayConfig) -> SpaceOf:
     release = current_release(store)
     components = manifest_of(store, release, "components")
     embeddings = parent_of(store, components, "embeddings")
-    if components.identity["space"] != space:
+    found = components_in(store, components, space)
+    if found is None:
         config = ReduceConfig(method=components.identity["method"], spaces=(space,))
-        found = find(store, "components", reduce.components_id(embeddings.id, config, space))
-        if found is None:
-            with lease(store):
-                found = reduce.make(embeddings, config, space, ray, store)
-        components = found
+        with lease(store):
+            found = reduce.make(embeddings, config, space, ray, store)
+    components = found
     folder = store.below(paths.artefact("components", components.id))
     partitions = partitions_of(components)
     return SpaceOf(store.uri(), release, embeddings, components, folder, partitions)

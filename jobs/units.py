@@ -1,9 +1,7 @@
 """Searches as jobs: units of work that are resumed, counted, and made into one answer. What they do is the caller's."""
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from itertools import chain
 from time import perf_counter
 from typing import Any, Literal, NamedTuple
@@ -11,9 +9,8 @@ from typing import Any, Literal, NamedTuple
 import pyarrow as pa
 
 from engine.cluster.opened import OpenRelease
-from engine.cluster.parts import ROWS_PER_GROUP, Make, PartsTask, do_unit, run_units
+from engine.cluster.parts import ROWS_PER_GROUP, Make, PartsTask, run_units, run_units_here
 from engine.cluster.protocol import read_commits
-from engine.compute.digest import add_digests
 from engine.storage.answers import check_answer_path, is_folder, write_answer_parts
 from engine.storage.artefacts import decode, encode, library_versions, utc_now
 from engine.storage.lease import Held, lease
@@ -25,7 +22,6 @@ from schemas import paths
 from schemas.config import Device, RayConfig
 from schemas.errors import ConfigError, IntegrityError, OutputError
 from schemas.manifest import Answer, Commit, content_id
-from schemas.tables import OK
 
 Kind = Literal["neighbours", "graph", "duplicates"]
 
@@ -59,36 +55,6 @@ class Search(NamedTuple):
     def parts(self) -> Store:
         """Folder of the parts."""
         return Store(self.output) if is_folder(self.output) else self.own_work
-
-
-class Counts(NamedTuple):
-    """What was asked and what came of it."""
-
-    planned: int
-    by_status: Counter[str]
-
-    def check(self) -> None:
-        """Refuse to publish an answer that lost something.
-
-        Raises
-        ------
-        IntegrityError
-            What was planned is not what was answered and what was not, together.
-        """
-        if self.planned != self.by_status.total():
-            raise IntegrityError(f"expected {self.planned:,} answers or reasons, found {dict(self.by_status)}")
-
-    @property
-    def record(self) -> dict[str, int]:
-        """Return the counts for a manifest."""
-        others = {status: n for status, n in self.by_status.items() if status != OK}
-        return {"planned": self.planned, "answered": self.by_status[OK], **others}
-
-    def __str__(self) -> str:
-        others = sorted((status, n) for status, n in self.by_status.items() if status != OK and n)
-        return f"{self.planned:,} planned = {self.by_status[OK]:,} answered" + "".join(
-            f" + {n:,} {status}" for status, n in others
-        )
 
 
 def search_identity(release: OpenRelease, **settings: Any) -> dict[str, Any]:
@@ -207,8 +173,7 @@ def do_units(
 def _in_process(search: Search, records: Sequence[dict[str, Any]], task: PartsTask, make: Make) -> Iterator[Commit]:
     if search.device == "cuda":
         check_gpu()
-    for record in records:
-        yield do_unit(record["unit"], task, partial(make, search.release, record))
+    return run_units_here(records, task, make, search.release)
 
 
 def _over_ray(search: Search, records: Sequence[dict[str, Any]], task: PartsTask, make: Make) -> Iterator[Commit]:
@@ -234,36 +199,6 @@ def check_gpu() -> None:
 
     if not torch.cuda.is_available():
         raise ConfigError("device: expected a GPU for 'cuda', found none on this machine; use 'cpu' or 'auto'")
-
-
-def counted(
-    commits: Sequence[Commit], planned: int, unanswered: Counter[str] | None = None, asked_digest: str | None = None
-) -> Counts:
-    """Count answers by status, and check that nothing is missing.
-
-    Parameters
-    ----------
-    commits : sequence of Commit
-    planned : int
-    unanswered : Counter, optional
-        What no unit was asked, by status.
-    asked_digest : str, optional
-        Of what the units were to answer.
-
-    Raises
-    ------
-    IntegrityError
-        As of `Counts.check`, or the units answered something else than was asked.
-    """
-    digests = [digest for commit in commits for digest in (commit.ok_digest, commit.rejected_digest)]
-    if asked_digest not in (None, add_digests(digests)):
-        raise IntegrityError("the units answered other queries than were asked; delete the work folder and run again")
-    statuses = Counter({OK: sum(commit.n_ok for commit in commits)}) + (unanswered or Counter())
-    for commit in commits:
-        statuses.update(commit.rejected)
-    counts = Counts(planned, statuses)
-    counts.check()
-    return counts
 
 
 def publish(

@@ -21,8 +21,8 @@ from schemas.manifest import FileRecord, Kind, Manifest
 from schemas.reject import WITHOUT_PLACE
 from schemas.tables import OBJECT_ID, REASON
 
-_CATALOGUES: set[Kind] = {"plan", "packed", "embeddings", "components", "predictions", "ellipse"}
-_OF_EMBEDDINGS: tuple[Kind, ...] = ("moments", "components", "predictions", "ellipse")
+_CATALOGUES: set[Kind] = {"plan", "packed", "embeddings", "components", "predictions", "ellipse", "map"}
+_OF_EMBEDDINGS: tuple[Kind, ...] = ("moments", "components", "predictions", "ellipse", "map")
 
 
 def run(output: str) -> bool:
@@ -71,7 +71,7 @@ def _chain(store: Store) -> tuple[str, dict[Kind, Manifest]]:
 
 
 def _beside(store: Store, chain: dict[Kind, Manifest]) -> list[Manifest]:
-    """What else was made of the release's embeddings: kept moments, other components, predictions, ellipses."""
+    """What else was made of the release's embeddings: kept moments, other components, predictions, ellipses, maps."""
     found = []
     for kind in _OF_EMBEDDINGS if "embeddings" in chain else ():
         for path in store.list(kind):

@@ -129,6 +129,8 @@ class RankingRecord(Record):
     stale: bool = False
     """Whether the fit failed, so that the hyper-parameters are those of the last one."""
     asked: tuple[Asked, ...]
+    waiting: tuple[str, ...] = ()
+    """What the rater was asked about already and had not rated: not asked about again here."""
     at_utc: str
 
 

@@ -62,3 +62,7 @@ class IntegrityError(VoorwerpError):
     """Something on disk is not what its manifest says: changed, truncated, missing, of another format or parent."""
 
     exit_code = 76
+
+
+class NoEncoderError(IntegrityError):
+    """The encoder that a release was made with is not there, or another one is: nothing new can be compared with it."""

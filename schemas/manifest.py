@@ -10,7 +10,9 @@ Format = Literal[2]
 FORMAT: Format = 2
 """Version of everything written under an output folder. A reader refuses any other."""
 
-Kind = Literal["encoder", "plan", "packed", "embeddings", "moments", "components", "index", "predictions", "ellipse"]
+Kind = Literal[
+    "encoder", "plan", "packed", "embeddings", "moments", "components", "index", "predictions", "ellipse", "map"
+]
 
 
 class Record(BaseModel):

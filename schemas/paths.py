@@ -13,6 +13,7 @@
     |-- components/<id>/                 manifest.json  pca.safetensors  pca.json  scree.png  HATS catalogue
     |-- predictions/<id>/              manifest.json  HATS catalogue
     |-- ellipse/<id>/                    manifest.json  rejects.parquet  HATS catalogue
+    |-- map/<id>/                        manifest.json  layout.safetensors  points.parquet  HATS catalogue
     |-- index/<id>/                      manifest.json  cells.safetensors  and for each shard
     |                                    boxes-00000.safetensors  shard-00000.faiss  objects-00000.parquet
     `-- work/<id>/                       until a stage ends: attempts/<unit>-<n>  parts/<unit>-<attempt>.parquet
@@ -28,6 +29,18 @@ An answer in parts, and what a search has done so far:
     ANSWER.work/                         or NAME.parquet.work, and so on; gone when the answer is there
     |-- lease.json
     `-- work/<id>/                       queries.parquet  unanswered.parquet  attempts  commits  parts
+
+Bulk queries that a service was sent:
+
+    JOBS/
+    |-- lease.json                       which service works on them now
+    `-- queries/<job>/
+        |-- job.json                     who asks what; no job without it
+        |-- table-<upload>               as it is sent; gone when it was read
+        |-- asked-<upload>.parquet       its queries; gone, as work and parts are, when the job has ended
+        |-- started.json  units.json  ended.json  deleted
+        |-- work/<job>/  parts/          as of a search
+        `-- result.parquet
 """
 
 from schemas.manifest import Kind
@@ -44,11 +57,20 @@ PCA_SUMMARY = "pca.json"
 SCREE_PLOT = "scree.png"
 MOMENTS = "moments.safetensors"
 CELLS = "cells.safetensors"
+LAYOUT = "layout.safetensors"
+POINTS = "points.parquet"
 DATASET = "dataset"
 WORK = "work"
 PARTS = "parts"
 QUERIES = "queries.parquet"
 UNANSWERED = "unanswered.parquet"
+QUERY_JOBS = "queries"
+JOB = "job.json"
+JOB_STARTED = "started.json"
+JOB_UNITS = "units.json"
+JOB_ENDED = "ended.json"
+JOB_DELETED = "deleted"
+RESULT = "result.parquet"
 
 
 def claim(kind: Kind) -> str:
@@ -139,3 +161,18 @@ def part_rejects(unit: str, attempt: str) -> str:
 def answer_work(output: str) -> str:
     """Folder of what a search has done so far, beside its answer."""
     return f"{output.rstrip('/')}.work"
+
+
+def query_job(job_id: str) -> str:
+    """Folder of a job that a service was sent."""
+    return f"{QUERY_JOBS}/{job_id}"
+
+
+def uploaded(upload: str) -> str:
+    """Path of a table while it is sent, relative to its job."""
+    return f"table-{upload}"
+
+
+def asked(upload: str) -> str:
+    """Path of the queries of a table that was sent, relative to its job."""
+    return f"asked-{upload}.parquet"

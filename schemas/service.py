@@ -9,18 +9,22 @@ from typing import Annotated, Literal, Self, get_args
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from schemas.campaign import CampaignConfig, Name, RatingValue
-from schemas.config import Section
+from schemas.config import RayConfig, Section
 from schemas.manifest import Record
 
 TokenScope = Literal["read", "rate", "admin"]
 """read: ask about the release; rate: be asked by campaigns and rate; admin: see what every rater did."""
 SCOPES: tuple[TokenScope, ...] = get_args(TokenScope)
-TableFormat = Literal["json", "votable"]
+TableFormat = Literal["json", "votable", "csv", "parquet"]
 
 MOST_RATINGS = 1_000
 """In one request; a batch has no more."""
 LARGEST_COMPONENT = 1e30
 """Sums of thousands of such differences still fit into float32."""
+LONGEST_CONDITION = 1000
+"""Characters of a condition: what it costs to parse, and for each object, grows with them."""
+LONGEST_MOC = 500_000
+"""Characters of a MOC as text."""
 
 ObjectId = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 RaDeg = Annotated[float, Field(ge=0, lt=360)]
@@ -42,14 +46,50 @@ class ServeConfig(Section):
     )
     anonymous_read: bool = Field(False, description="let everyone ask about the release, without a token")
     rate_per_minute: int = Field(600, ge=1, le=1_000_000, description="requests of each token, and of each address")
+    quota_per_day: int | None = Field(
+        None, ge=1, description="requests of each token, and of each address, in a day; any number when null"
+    )
     max_body_bytes: int = Field(2**20, ge=1024, le=2**30, description="larger requests are refused")
+    max_image_bytes: int = Field(8 * 2**20, ge=1024, le=2**30, description="larger images are refused")
     most_k: int = Field(1000, ge=1, le=10_000, description="neighbours of one query at most")
     most_objects: int = Field(
         10_000, ge=1, le=1_000_000, description="objects in one answer at most: queries times neighbours, or a cone's"
     )
     most_radius_arcsec: float = Field(10_800.0, gt=0, le=648_000, description="of cones that are listed")
     most_at_once: int = Field(64, ge=1, le=10_000, description="requests that are answered or wait; more are put off")
+    jobs_folder: str | None = Field(
+        None, description="folder or s3:// URI of bulk queries and their results; beside the database when null"
+    )
+    most_upload_bytes: int = Field(2**27, ge=1024, le=2**33, description="larger tables of queries are refused")
+    most_job_queries: int = Field(1_000_000, ge=1, le=100_000_000, description="rows of such a table at most")
+    most_job_rows: int = Field(
+        50_000_000, ge=1, le=10_000_000_000, description="neighbours in one result at most: queries times neighbours"
+    )
+    most_jobs_waiting: int = Field(100, ge=1, le=10_000, description="jobs of everybody that have not ended")
+    most_jobs_of_token: int = Field(10, ge=1, le=10_000, description="jobs of one token that have not ended")
+    most_job_bytes_of_token: int = Field(
+        20 * 2**30, ge=1024, description="of tables and results of one token that are kept"
+    )
+    jobs_kept_days: float = Field(7.0, gt=0, le=3650, description="for which a job that has ended is kept")
+    groups: int | None = Field(
+        None,
+        ge=1,
+        le=1_000,
+        description="serve over Ray, with the index shards in so many groups, each in processes of its own; from this "
+        "process alone when null",
+    )
+    replicas: int = Field(
+        1, ge=1, le=100, description="processes of each group, and of those that answer HTTP, when over Ray"
+    )
+    ray: RayConfig = RayConfig()
     cors_origins: tuple[str, ...] = Field((), description="sites whose pages may ask, such as https://example.org")
+
+    name_resolver: str | None = Field(
+        None,
+        pattern=r"^https?://[A-Za-z0-9.:\[\]-]+(/[A-Za-z0-9._~/-]*)?$",
+        description="a Sesame service that names are asked of, such as https://cds.unistra.fr/cgi-bin/nph-sesame; "
+        "none when null",
+    )
 
     @field_validator("cors_origins")
     @classmethod
@@ -79,10 +119,24 @@ class Cone(Section):
     radius_arcsec: RadiusArcsec
 
 
-class NeighbourSettings(Section):
-    """How neighbours are chosen."""
+class SearchSettings(Section):
+    """How many neighbours, how surely, and from what objects."""
 
     k: int = Field(16, ge=1, description="neighbours per query")
+    approximate: float | None = Field(
+        None, gt=0, le=1, description="the recall that is enough, as measured for this index; exact answers when null"
+    )
+    where: str | None = Field(
+        None,
+        min_length=1,
+        max_length=LONGEST_CONDITION,
+        description="a condition on the catalogue's columns that answers meet, such as mag_r < 18 and not is_star",
+    )
+
+
+class NeighbourSettings(SearchSettings):
+    """How neighbours of objects are chosen."""
+
     match_radius_arcsec: RadiusArcsec = Field(20.0, description="how far a position may be from its object")
     exclusion_radius_arcsec: float = Field(
         0.0, ge=0, le=648_000, description="neighbours this close to the query on the sky are left out"
@@ -97,6 +151,12 @@ class NeighboursQuestion(NeighbourSettings):
     positions_deg: tuple[tuple[RaDeg, DecDeg], ...] = Field((), description="(RA, Dec) pairs")
     vectors: tuple[tuple[Component, ...], ...] = Field((), description="as many components as the release has")
     cone: Cone | None = Field(None, description="only objects within it are answers")
+    moc: str | None = Field(
+        None,
+        min_length=1,
+        max_length=LONGEST_MOC,
+        description="only objects on the sky that it covers: a MOC as text such as 3/1,3-5 4/20, or as JSON",
+    )
 
     @model_validator(mode="after")
     def _asks_one_kind(self) -> Self:
@@ -114,50 +174,82 @@ class NeighboursQuestion(NeighbourSettings):
         return len(self.ids) + len(self.positions_deg) + len(self.vectors)
 
 
-class NeighboursParameters(NeighbourSettings):
+class TableParameters(Section):
+    """How a table is to be written."""
+
+    format: TableFormat | None = Field(None, description="what Accept says when not given")
+
+
+class WithinCone(Section):
+    """A cone in a URL."""
+
+    cone_ra: RaDeg | None = Field(None, description="only objects within this cone are answers")
+    cone_dec: DecDeg | None = None
+    cone_radius_arcsec: RadiusArcsec | None = None
+
+    @model_validator(mode="after")
+    def _is_a_cone(self) -> Self:
+        if (self.cone_ra, self.cone_dec, self.cone_radius_arcsec).count(None) not in (0, 3):
+            raise ValueError("expected all of cone_ra, cone_dec and cone_radius_arcsec, or none")
+        return self
+
+    @property
+    def within(self) -> Cone | None:
+        """The cone, where there is one."""
+        if self.cone_ra is None or self.cone_dec is None or self.cone_radius_arcsec is None:
+            return None
+        return Cone(ra_deg=self.cone_ra, dec_deg=self.cone_dec, radius_arcsec=self.cone_radius_arcsec)
+
+
+class NeighboursParameters(NeighbourSettings, WithinCone, TableParameters):
     """One query in a URL: an id, or a position."""
 
     id: ObjectId | None = None
     ra: RaDeg | None = None
     dec: DecDeg | None = None
-    cone_ra: RaDeg | None = None
-    cone_dec: DecDeg | None = None
-    cone_radius_arcsec: RadiusArcsec | None = None
-    format: TableFormat | None = Field(None, description="what Accept says when not given")
+    rank: tuple[Annotated[int, Field(ge=1, le=10_000)], ...] = Field(
+        (), max_length=10_000, description="only these of the k neighbours; all of them when none is named"
+    )
 
     @model_validator(mode="after")
     def _asks_once(self) -> Self:
-        position, cone = (self.ra, self.dec), (self.cone_ra, self.cone_dec, self.cone_radius_arcsec)
-        if position.count(None) not in (0, 2) or (self.id is None) == (self.ra is None):
+        if (self.ra, self.dec).count(None) not in (0, 2) or (self.id is None) == (self.ra is None):
             raise ValueError("expected either id, or ra and dec")
-        if cone.count(None) not in (0, 3):
-            raise ValueError("expected all of cone_ra, cone_dec and cone_radius_arcsec, or none")
         return self
 
     @property
     def question(self) -> NeighboursQuestion:
         """The same as a question of one query."""
-        settings = {name: getattr(self, name) for name in NeighbourSettings.model_fields}
+        settings = {name: getattr(self, name) for name in NeighbourSettings.model_fields} | {"cone": self.within}
         if self.id is not None:
             settings["ids"] = (self.id,)
         else:
             settings["positions_deg"] = ((self.ra, self.dec),)
-        if self.cone_ra is not None:
-            settings["cone"] = {
-                "ra_deg": self.cone_ra,
-                "dec_deg": self.cone_dec,
-                "radius_arcsec": self.cone_radius_arcsec,
-            }
         return NeighboursQuestion.model_validate(settings)
 
 
-class ConeParameters(Section):
+class ImageQuestion(SearchSettings):
+    """How the neighbours of an image are chosen."""
+
+    cone: Cone | None = None
+
+
+class ImageParameters(SearchSettings, WithinCone, TableParameters):
+    """The same in a URL."""
+
+    @property
+    def question(self) -> ImageQuestion:
+        """The same by its names elsewhere."""
+        settings = {name: getattr(self, name) for name in SearchSettings.model_fields}
+        return ImageQuestion.model_validate({**settings, "cone": self.within})
+
+
+class ConeParameters(TableParameters):
     """Objects around a position."""
 
     ra: RaDeg
     dec: DecDeg
     radius_arcsec: RadiusArcsec
-    format: TableFormat | None = Field(None, description="what Accept says when not given")
 
     @property
     def cone(self) -> Cone:
@@ -174,7 +266,12 @@ class CutoutParameters(Section):
 class NextRequest(Section):
     """How many objects a rater wants to be asked about."""
 
-    n: int | None = Field(None, ge=1, le=MOST_RATINGS, description="the campaign's batch when null")
+    n: int | None = Field(
+        None,
+        ge=1,
+        le=MOST_RATINGS,
+        description="at least so many, with those that wait to be rated; what waits, or else a batch, when null",
+    )
 
 
 class GivenRating(Section):
@@ -257,6 +354,13 @@ class NeighboursAnswer(Record):
 
     release: str
     index: str
+    """Its id: another one may answer otherwise."""
+    recall: float | None
+    """Of approximate answers: the share of the true neighbours that was found when the index was built; null: exact."""
+    shards_asked: int
+    """Shards of the index that took part, by being searched or by a proof that nothing in them is nearer."""
+    n_shards: int
+    """Of the whole index."""
     answers: tuple[Neighbourhood, ...]
 
 

@@ -60,6 +60,9 @@ NEAREST_DISTANCE = "nearest_rated_distance"
 """Euclidean, in the space that is ranked."""
 CRITERION = "criterion"
 """Why a pair is in a report of near-duplicates: `distance`, `sky` or `both`."""
+MAP_X = "map_x"
+MAP_Y = "map_y"
+"""Position on a map, without a unit: only who is near to whom means anything."""
 
 UNITS = {RA: "deg", DEC: "deg", OTHER_RA: "deg", OTHER_DEC: "deg", SEPARATION: "arcsec", MATCH: "arcsec"}
 """Units of columns that have one, for formats that carry units."""
@@ -128,6 +131,20 @@ def graph_schema(id_type: pa.DataType) -> pa.Schema:
             pa.field(RANK, pa.int32(), nullable=False),
             pa.field(NEIGHBOUR_ID, id_type, nullable=False),
             pa.field(DISTANCE, pa.float32(), nullable=False),
+        ]
+    )
+
+
+def map_schema(id_type: pa.DataType) -> pa.Schema:
+    """Schema of a map: where each object lies, on the sky and on the map."""
+    return pa.schema(
+        [
+            pa.field(HEALPIX, pa.int64(), nullable=False),
+            pa.field(OBJECT_ID, id_type, nullable=False),
+            pa.field(RA, pa.float64(), nullable=False),
+            pa.field(DEC, pa.float64(), nullable=False),
+            pa.field(MAP_X, pa.float32(), nullable=False),
+            pa.field(MAP_Y, pa.float32(), nullable=False),
         ]
     )
 

@@ -9,18 +9,32 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from engine.cluster import index
+from engine.cluster.map import column_of
 from engine.compute import sky
-from engine.storage.artefacts import as_parent, finish, library_versions, publish, utc_now
-from engine.storage.parquet import as_vectors, write_table
+from engine.compute.digest import id_digest
+from engine.storage.artefacts import (
+    as_parent,
+    components_identity,
+    current_manifest,
+    finish,
+    library_versions,
+    partitions_of,
+    publish,
+    utc_now,
+)
+from engine.storage.parquet import as_vectors, read_table, write_table
 from engine.storage.store import Store, file_record
 from schemas import paths
 from schemas.config import CutoutConfig
 from schemas.index import IndexDetail, IndexKind
 from schemas.manifest import Kind, Manifest, Release, identity_id
+from schemas.map import MapDetail
 from schemas.partition import Partition, PartitionFile
-from schemas.tables import COMPONENTS, DEC, HEALPIX, RA
+from schemas.space import SPACES, SpaceName
+from schemas.tables import COMPONENTS, DEC, HEALPIX, MAP_X, MAP_Y, OBJECT_ID, RA
 
 
 def positions(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -67,7 +81,7 @@ def write_release(
         store,
         "embeddings",
         {"plan": plan.id, "encoder": encoder.id, "architecture": "none", "cutouts": cutouts},
-        {"preset": "none", "preset_sha256": "0"},
+        {"preset": "none", "preset_sha256": "0", "embedded_digest": id_digest(table["object_id"].to_pylist())},
         {"plan": as_parent(plan), "encoder": as_parent(encoder)},
     )
     identity = {"embeddings": embeddings.id, "space": "search", "n_components": vectors.shape[1], "method": "exact"}
@@ -89,6 +103,61 @@ def write_release(
         [part.file for part in partitions],
     )
     return publish(store, _index(store, components, folder, partitions, n_shards, n_cells, kind))
+
+
+def write_space(output: Path, space: SpaceName, ids: np.ndarray, vectors: np.ndarray) -> Manifest:
+    """Write the components of another space beside those that a release searches: vectors in the order of ids."""
+    store = Store(str(output))
+    searched = current_manifest(store, "components")
+    identity = components_identity(searched.identity["embeddings"], space, SPACES[space].n_components, "exact")
+    source = store.below(paths.artefact("components", searched.id))
+    folder = store.below(paths.artefact("components", identity_id("components", identity)))
+    partitions = []
+    for part in partitions_of(searched):
+        table = read_table(source, part.partition.path)
+        own = as_vectors(vectors[pc.index_in(table["object_id"], value_set=pa.array(ids)).to_numpy()])
+        table = table.drop_columns([COMPONENTS]).append_column(pa.field(COMPONENTS, own.type, nullable=False), own)
+        file = write_table(folder, part.partition.path, table)
+        partitions.append(PartitionFile(partition=part.partition, n_rows=len(table), file=file))
+    return _finish(
+        store,
+        "components",
+        identity,
+        {"n_components": vectors.shape[1], "partitions": [part.model_dump(mode="json") for part in partitions]},
+        {"embeddings": searched.parents["embeddings"]},
+        {"components": len(ids)},
+        [part.file for part in partitions],
+    )
+
+
+def write_map(
+    output: Path, points: pa.Table, seed: int = 0, created_utc: str = "2026-01-01T00:00:00+00:00"
+) -> Manifest:
+    """Write what a service needs of a map of a release: points (`object_id`, position, `map_x`, `map_y`, numbers)."""
+    store = Store(str(output))
+    components = current_manifest(store, "components")
+    identity = {"components": components.id, "seed": seed}
+    folder = store.below(paths.artefact("map", identity_id("map", identity)))
+    x, y = (points[name].to_numpy() for name in (MAP_X, MAP_Y))
+    names = [name for name in points.column_names if name not in (OBJECT_ID, MAP_X, MAP_Y)]
+    detail = MapDetail(
+        x_min=x.min(),
+        x_max=x.max(),
+        y_min=y.min(),
+        y_max=y.max(),
+        columns=tuple(column_of(name, points[name]) for name in names),
+        n_points=len(points),
+    )
+    return _finish(
+        store,
+        "map",
+        identity,
+        detail.model_dump(mode="json"),
+        {"embeddings": components.parents["embeddings"], "components": as_parent(components)},
+        dict.fromkeys(("mapped", "fitted", "points"), len(points)),
+        [write_table(folder, paths.POINTS, points)],
+        created_utc,
+    )
 
 
 def _index(
@@ -142,6 +211,7 @@ def _finish(
     parents: dict[str, Any] | None = None,
     counts: dict[str, int] | None = None,
     files: list[Any] | None = None,
+    created_utc: str | None = None,
 ) -> Manifest:
     manifest = Manifest(
         kind=kind,
@@ -153,6 +223,6 @@ def _finish(
         files=files or [],
         versions=library_versions(),
         durations_s={},
-        created_utc=utc_now(),
+        created_utc=created_utc or utc_now(),
     )
     return finish(store, manifest)

@@ -74,6 +74,7 @@ def answer(
     allowed: Any = None,
     match_arcsec: np.ndarray | None = None,
     n_threads: int = 1,
+    own: pa.Table | None = None,
 ) -> pa.Table:
     """Answer queries by objects of the release, or by vectors of component space.
 
@@ -85,13 +86,15 @@ def answer(
     places : Places, optional
         (q,) of the objects that are asked about.
     vectors : (q, d) float32 array, optional
-        Finite; when no places are given.
+        Finite; when no places are given, or those of the objects.
     question : Question
     allowed : callable, optional
         As in `engine.compute.search.Conditions`.
     match_arcsec : (q,) float64 array, optional
         For the table.
     n_threads : int
+    own : pa.Table, optional
+        `object_id` and position of the objects that are asked about, where they need not be read.
 
     Returns
     -------
@@ -100,7 +103,8 @@ def answer(
     """
     queries = release.vectors(places) if vectors is None and places is not None else vectors
     assert queries is not None
-    own = release.take(places, [OBJECT_ID, RA, DEC]) if places is not None else None
+    if own is None and places is not None:
+        own = release.take(places, [OBJECT_ID, RA, DEC])
     radius_rad = float(np.radians(question.exclusion_radius_arcsec / 3600))
     directions = unit_vectors(own[RA].to_numpy(), own[DEC].to_numpy()) if own is not None and radius_rad else None
     conditions = Conditions(places, allowed, directions, radius_rad)
@@ -160,7 +164,7 @@ def _table(
     made: dict[str, Any] = {
         QUERY: pa.array(numbers[at], pa.int64()),
         QUERY_ID: pa.nulls(n, id_type) if own is None else own[OBJECT_ID].take(pa.array(at)),
-        MATCH: pa.nulls(n, pa.float64()) if match_arcsec is None else pa.array(match_arcsec[at]),
+        MATCH: pa.nulls(n, pa.float64()) if match_arcsec is None else pa.array(match_arcsec[at], from_pandas=True),
         RANK: pa.array(place + 1, pa.int32()),
         OBJECT_ID: picked[OBJECT_ID],
         RA: picked[RA],

@@ -7,9 +7,9 @@ from typing import NamedTuple
 import numpy as np
 
 from engine.cluster.space import Space
-from engine.compute.acquisition import Acquisition
-from engine.compute.batches import SPREAD_SAMPLE, choose_batch, spread
-from engine.compute.gp import Kernel, Posterior, condition
+from engine.compute.acquisition import Acquisition, value_of
+from engine.compute.batches import SPREAD_SAMPLE, choose_batch, is_any_like_another, spread
+from engine.compute.gp import Kernel, Posterior, condition, mean_and_sd
 from engine.compute.learning import Learned, learn
 from schemas.campaign import HIGHEST, FirstKind, RankingConfig
 
@@ -64,12 +64,19 @@ def learn_from(
 def ask(
     space: Space, learned: Learned | None, config: RankingConfig, excluded: np.ndarray, n: int, seed: int
 ) -> Question:
-    """Choose up to n objects to ask about, none of which is excluded (rows, each once)."""
+    """Choose up to n objects to ask about, none of which is excluded (rows, each once).
+
+    Where ratings tell no object from another, as if nothing were known; not so in batches as the paper has them.
+    """
     if learned is None:
         rows = first_batch(space, config.first, excluded, n, seed)
         return Question(rows, *np.full((3, len(rows)), np.nan))
     acquisition = acquisition_of(config, seed)
     candidates = space.candidates(learned.posterior, acquisition, learned.best, excluded)
+    if config.batch_kind == "believer" and is_any_like_another(learned, candidates):
+        rows = first_batch(space, config.first, excluded, n, seed)
+        mean, sd = mean_and_sd(learned.posterior, space.vectors(rows))
+        return Question(rows, mean, sd, value_of(acquisition, learned.best).value(mean, sd, rows))
     return Question(*choose_batch(learned, candidates, n, acquisition, config.batch_kind)[:4])
 
 

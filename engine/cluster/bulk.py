@@ -1,6 +1,6 @@
 """Many queries: in order of the shard they lie in, cut into units, each answered by itself as a few queries are."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -32,6 +32,15 @@ class Asked(NamedTuple):
     """(q, d) float32, finite."""
     match_arcsec: np.ndarray | None = None
     """(q,) float64, NaN where the object was not asked for by position."""
+    own: pa.Table | None = None
+    """(q,) ids and positions of the objects, where they are known."""
+
+    def some(self, which: np.ndarray) -> "Asked":
+        """Take some of the queries, by their places or as a mask."""
+        places = self.places and Places(self.places.shards[which], self.places.rows[which])
+        vectors, matches = (None if part is None else part[which] for part in (self.vectors, self.match_arcsec))
+        own = None if self.own is None else self.own.take(pa.array(np.arange(len(self.numbers))[which]))
+        return Asked(self.numbers[which], places, vectors, matches, own)
 
 
 def answer_asked(
@@ -42,13 +51,64 @@ def answer_asked(
     n_threads: int = 1,
 ) -> Made:
     """Answer queries, however many: rows of `neighbours_schema` by query, those without any answer among them."""
-    found = answer(
-        release, asked.numbers, asked.places, asked.vectors, question, allowed, asked.match_arcsec, n_threads
-    )
+    return completed(found_for(release, asked, question, allowed, n_threads), asked, release.id_type)
+
+
+def completed(found: pa.Table, asked: Asked, id_type: pa.DataType) -> Made:
+    """Add to what was found the rows of queries without any answer, and what became of each query."""
     none = ~np.isin(asked.numbers, found[QUERY].to_numpy())
-    empty = unanswered(asked.numbers[none], [NONE_QUALIFIES] * int(none.sum()), release.id_type)
+    empty = unanswered(asked.numbers[none], [NONE_QUALIFIES] * int(none.sum()), id_type)
     status = pa.chunked_array([np.where(none, NONE_QUALIFIES, OK)], pa.string())
     return Made(in_order([found, empty]), pa.chunked_array([asked.numbers]), status)
+
+
+def found_for(
+    release: OpenRelease,
+    asked: Asked,
+    question: Question,
+    allowed: Callable[[int], np.ndarray | None] | None = None,
+    n_threads: int = 1,
+) -> pa.Table:
+    """Find neighbours of queries: rows of `neighbours_schema` by query; those without any answer have none."""
+    numbers, places, vectors, match_arcsec, own = asked
+    return answer(release, numbers, places, vectors, question, allowed, match_arcsec, n_threads, own)
+
+
+def answer_each(
+    release: OpenRelease,
+    several: Sequence[Asked],
+    question: Question,
+    allowed: Callable[[int], np.ndarray | None] | None = None,
+    n_threads: int = 1,
+) -> list[pa.Table]:
+    """Find neighbours, as `found_for`, of the queries of several who ask in the same way, in one search."""
+    if len(several) == 1:
+        return [found_for(release, several[0], question, allowed, n_threads)]
+    starts = np.cumsum([0, *(len(one.numbers) for one in several)])
+    found = found_for(release, together(several), question, allowed, n_threads)
+    rows = np.searchsorted(found[QUERY].to_numpy(), starts)
+    answers = []
+    for one, start, first, end in zip(several, starts, rows, rows[1:], strict=False):
+        part = found.slice(first, end - first)
+        numbers = one.numbers[part[QUERY].to_numpy() - start]
+        answers.append(part.set_column(0, part.schema.field(QUERY), pa.array(numbers, pa.int64())))
+    return answers
+
+
+def together(several: Sequence[Asked]) -> Asked:
+    """Join queries of one kind; they are numbered anew, from 0."""
+    places = [one.places for one in several if one.places is not None]
+    vectors = [one.vectors for one in several if one.vectors is not None]
+    own = [one.own for one in several if one.own is not None]
+    numbers = np.arange(sum(len(one.numbers) for one in several))
+    matches = [np.full(len(one.numbers), np.nan) if one.match_arcsec is None else one.match_arcsec for one in several]
+    return Asked(
+        numbers,
+        Places(*(np.concatenate(part) for part in zip(*places, strict=True))) if places else None,
+        np.concatenate(vectors) if vectors else None,
+        np.concatenate(matches),
+        pa.concat_tables(own) if own else None,
+    )
 
 
 def in_order(tables: list[pa.Table]) -> pa.Table:

@@ -69,6 +69,12 @@ def open_campaign_space(campaign: Campaign, threads: int, advance: Callable[[int
 def next_batch(store: CampaignStore, campaign: Campaign, rater: str, space: Space, n: int | None = None) -> Batch:
     """Ask a rater about the next objects; what was asked and not rated is asked again while it is kept for the rater.
 
+    Parameters
+    ----------
+    n : int or None
+        At least so many, with those that wait: others are asked about beside them, so that a rater can go on without
+        a pause. What waits, or else a batch, when None.
+
     Raises
     ------
     DataError
@@ -78,27 +84,39 @@ def next_batch(store: CampaignStore, campaign: Campaign, rater: str, space: Spac
     """
     for _ in range(_TRIES):
         now = datetime.now(UTC)
-        if waiting := _waiting(store, campaign, rater, now):
+        waiting = _waiting(store, campaign, rater, now)
+        if waiting and len(waiting.asked) >= (n or 1):
             return waiting
-        record = rank_now(store, campaign, rater, space, n or campaign.config.batch, now)
+        kept = tuple(one.object_id for one in waiting.asked) if waiting else ()
+        record = rank_now(store, campaign, rater, space, (n or campaign.config.batch) - len(kept), now, kept)
+        if waiting and not record.asked:
+            return waiting
         if not record.asked:
             raise DataError(f"{campaign.name}: every object is rated, or kept for another rater")
         until = now + timedelta(minutes=campaign.config.lease_minutes)
-        granted = store.ask(campaign.name, record, _text(now), _text(until), campaign.config.raters_per_object)
+        granted = store.ask(campaign.name, record, _text(now), _text(until), campaign.config.raters_per_object, kept)
         if granted:
             chosen = {one.object_id for one in granted}
-            return Batch(granted[0].ranking, tuple(one for one in record.asked if one.object_id in chosen))
+            new = tuple(one for one in record.asked if one.object_id in chosen)
+            return Batch(granted[0].ranking, (*waiting.asked, *new) if waiting else new)
     raise BusyError(f"{campaign.name}: other raters were asked about the same objects {_TRIES} times; try again")
 
 
 def rank_now(
-    store: CampaignStore, campaign: Campaign, rater: str, space: Space, n: int, now: datetime
+    store: CampaignStore,
+    campaign: Campaign,
+    rater: str,
+    space: Space,
+    n: int,
+    now: datetime,
+    waiting: Sequence[str] = (),
 ) -> RankingRecord:
-    """Choose a rater's next n objects from everything that was rated so far."""
+    """Choose a rater's next n objects from everything that was rated so far; those that wait are not among them."""
     events = store.events(campaign.name)
     taken = store.taken(campaign.name, rater, _text(now))
     full = [object_id for object_id, count in taken.items() if count >= campaign.config.raters_per_object]
-    return _rank(campaign, rater, events, full, last_kernel(store, campaign, rater), space, n, now)
+    record = _rank(campaign, rater, events, [*full, *waiting], last_kernel(store, campaign, rater), space, n, now)
+    return record.model_copy(update={"waiting": tuple(waiting)})
 
 
 def reproduce(store: CampaignStore, campaign: Campaign, record: RankingRecord, space: Space) -> RankingRecord:
@@ -114,6 +132,7 @@ def reproduce(store: CampaignStore, campaign: Campaign, record: RankingRecord, s
         if len(names - {record.rater}) >= campaign.config.raters_per_object
     ]
     start = Kernel(record.kernel, record.length, record.alpha, record.noise)
+    full += record.waiting
     now = datetime.fromisoformat(record.at_utc)
     return _rank(campaign, record.rater, events, full, start, space, len(record.asked), now, refit=False)
 

@@ -11,7 +11,11 @@ from engine.cluster.opened import OpenRelease, OpenShard
 from engine.compute.predicate import Predicate
 from engine.compute.sky import in_cone, in_moc
 from schemas.config import FilterConfig
-from schemas.tables import DEC, RA
+from schemas.service import Cone
+from schemas.tables import CUTOUT, DEC, HEALPIX, RA
+
+FILTERS_KEPT = 8
+"""Whose masks stay, a byte for each object, so that who asks again with one of them does not wait for it again."""
 
 
 class Filter(NamedTuple):
@@ -42,8 +46,7 @@ def open_filter(release: OpenRelease, config: FilterConfig) -> Filter:
     InputNotFoundError, DataError
         The MOC is missing, or is none.
     """
-    if config.where:
-        Predicate(config.where).mask(release.schema.empty_table())
+    _check(config.where, release.schema)
     moc = None
     if config.moc:
         from engine.storage.coverage import read_moc  # Its library takes a third of a second to load.
@@ -52,7 +55,40 @@ def open_filter(release: OpenRelease, config: FilterConfig) -> Filter:
     return Filter(config.cone, moc, config.where)
 
 
-@lru_cache(maxsize=1)
+def filter_for(schema: pa.Schema, cone: Cone | None, moc: str | None, where: str | None) -> Filter:
+    """Check the filters of somebody who is not told where cutouts lie, so that no condition can be about that either.
+
+    Parameters
+    ----------
+    schema : pa.Schema
+        Columns of the release's objects.
+    cone : Cone or None
+    moc : str or None
+        As text or JSON.
+    where : str or None
+
+    Raises
+    ------
+    ConfigError
+        The condition is none, or asks for columns that are not there or cannot be compared so.
+    DataError
+        The MOC is none.
+    """
+    _check(where, pa.schema([field for field in schema if field.name not in (CUTOUT, HEALPIX)]))
+    circle = (cone.ra_deg, cone.dec_deg, cone.radius_arcsec) if cone else None
+    if moc is None:
+        return Filter(circle, None, where)
+    from engine.storage.coverage import parse_moc
+
+    return Filter(circle, parse_moc(moc).to_string(), where)
+
+
+def _check(where: str | None, schema: pa.Schema) -> None:
+    if where:
+        Predicate(where).mask(schema.empty_table())
+
+
+@lru_cache(maxsize=FILTERS_KEPT)
 def _masks(release: OpenRelease, passing: Filter) -> Callable[[int], np.ndarray]:
     return lru_cache(maxsize=None)(lambda number: _mask(release.shards[number], passing))
 
@@ -70,6 +106,5 @@ def _mask(shard: OpenShard, passing: Filter) -> np.ndarray:
             good &= in_moc(MOC.from_string(moc), ra_deg, dec_deg)
     if where:
         predicate = Predicate(where)
-        table = pa.table({name: shard.column(name) for name in predicate.columns})
-        good &= predicate.mask(table).to_numpy(zero_copy_only=False)
+        good &= predicate.mask(shard.read(predicate.columns)).to_numpy(zero_copy_only=False)
     return good

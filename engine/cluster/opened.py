@@ -3,8 +3,10 @@
 Starts no cluster: the terminal, workers and servers open releases alike.
 """
 
+import threading
+from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import faiss
@@ -27,11 +29,14 @@ from schemas import paths
 from schemas.errors import IntegrityError
 from schemas.index import IndexDetail, IndexKind, ShardRecord
 from schemas.manifest import FileRecord, Manifest
-from schemas.tables import DEC, OBJECT_ID, RA
+from schemas.tables import CUTOUT, DEC, OBJECT_ID, RA
 from schemas.validation import describe
 
 _FEW_IDS = 64
 """Up to so many ids are looked for in the row groups that can hold them, more in the whole column."""
+
+
+_MADE_OF_COLUMNS = ("directions", "slots")
 
 
 class OpenShard:
@@ -44,6 +49,13 @@ class OpenShard:
         self.high = np.array(record.high or [-np.inf] * dimension, np.float32)
         self._folder, self._record = folder, record
         self._files = {file.path: file for file in record.files}
+        self._columns: dict[str, pa.Array] = {}
+        self._reading = threading.Lock()
+
+    def emptied(self) -> "OpenShard":
+        """A shard of the same files that holds nothing."""
+        nothing = self._record.model_copy(update={"n_rows": 0, "low": [], "high": []})
+        return OpenShard(self._folder, nothing, self.kind, len(self.low))
 
     @cached_property
     def boxes(self) -> Boxes:
@@ -73,11 +85,24 @@ class OpenShard:
                 )
         return opened
 
+    def open(self) -> None:
+        """Open and check what questions need, so that none waits for it; errors as of `boxes` and `column`."""
+        if self.n_rows:
+            _ = self.slots
+            for name in (OBJECT_ID, RA, DEC, CUTOUT):
+                if name in self.schema.names:
+                    self.column(name)
+
     @cached_property
     def approximate(self) -> faiss.Index:
         """Its FAISS index, mapped into memory; errors as of `verified_path` and `map_index`."""
         path = verified_path(self._folder, self._file(paths.shard(self._record.number)))
         return map_index(path, self.kind, self.n_rows, len(self.low))
+
+    @cached_property
+    def slots(self) -> np.ndarray:
+        """Where each row lies in the boxes, (n,) int32."""
+        return boxes.slots_of(self.boxes)
 
     @cached_property
     def directions(self) -> np.ndarray:
@@ -89,15 +114,25 @@ class OpenShard:
         """Columns of its objects; a shard without objects has no such file."""
         return read_schema(*self._objects)
 
-    def column(self, name: str) -> pa.ChunkedArray:
-        """Read a column of its objects, once."""
-        if name not in self._columns:
-            self._columns[name] = read_table(*self._objects, [name])[name].combine_chunks()
-        return self._columns[name]
+    def column(self, name: str) -> pa.Array:
+        """Read a column of its objects, once; threads may read columns while others let go of them."""
+        with self._reading:
+            found = self._columns.get(name)
+            if found is None:
+                found = self._columns[name] = self.read([name])[name].combine_chunks()
+            return found
+
+    def read(self, names: Sequence[str]) -> pa.Table:
+        """Read columns of its objects, without keeping them."""
+        return read_table(*self._objects, names)
 
     def ids(self, rows: np.ndarray) -> list[int] | list[str]:
         """Ids of rows."""
         return self.column(OBJECT_ID).take(pa.array(rows)).to_pylist()
+
+    def vectors(self, rows: np.ndarray) -> np.ndarray:
+        """Components of rows, (m, d) float32."""
+        return boxes.vectors_of(self.boxes, rows, self.slots)
 
     def find(self, ids: pa.Array) -> np.ndarray:
         """Rows of ids, which are all different, (m,) int32; -1 where the shard does not hold one."""
@@ -105,10 +140,7 @@ class OpenShard:
         if self.n_rows == 0:
             return rows
         if OBJECT_ID in self._columns or len(ids) > _FEW_IDS:
-            places = pc.index_in(self.column(OBJECT_ID), value_set=ids)
-            at = np.flatnonzero(places.is_valid())
-            rows[places.drop_null().to_numpy()] = at
-            return rows
+            return _rows_of(self.column(OBJECT_ID), ids)
         for start, column in read_sorted_groups(*self._objects, OBJECT_ID, ids.to_pylist()):
             found = pc.index_in(ids, value_set=column)
             rows[found.is_valid().to_numpy(zero_copy_only=False)] = start + found.drop_null().to_numpy()
@@ -117,19 +149,17 @@ class OpenShard:
     @property
     def columns_bytes(self) -> int:
         """What the columns that were read take in memory."""
-        directions = self.__dict__.get("directions")
-        return sum(column.nbytes for column in self._columns.values()) + (
-            0 if directions is None else directions.nbytes
-        )
+        made = [self.__dict__.get(name) for name in _MADE_OF_COLUMNS]
+        with self._reading:
+            kept = list(self._columns.values())
+        return sum(column.nbytes for column in (*kept, *made) if column is not None)
 
     def forget_columns(self) -> None:
         """Let go of the columns that were read."""
-        self._columns.clear()
-        self.__dict__.pop("directions", None)
-
-    @cached_property
-    def _columns(self) -> dict[str, pa.ChunkedArray]:
-        return {}
+        with self._reading:
+            self._columns.clear()
+        for name in _MADE_OF_COLUMNS:
+            self.__dict__.pop(name, None)
 
     @cached_property
     def _objects(self) -> tuple[Store, str]:
@@ -179,6 +209,11 @@ class OpenRelease:
             for shard in self.shards:
                 shard.forget_columns()
 
+    def only(self, numbers: Sequence[int]) -> "OpenRelease":
+        """The same with some of its shards; the others are there under their numbers, without objects."""
+        shards = [shard if number in set(numbers) else shard.emptied() for number, shard in enumerate(self.shards)]
+        return replace(self, shards=shards)
+
     @property
     def n_objects(self) -> int:
         """Objects in the index."""
@@ -211,7 +246,7 @@ class OpenRelease:
         vectors = np.empty((len(places.rows), self.detail.dimension), np.float32)
         for number in np.unique(places.shards):
             at = places.shards == number
-            vectors[at] = boxes.vectors_of(self.shards[number].boxes, places.rows[at])
+            vectors[at] = self.shards[number].vectors(places.rows[at])
         return vectors
 
     def take(self, places: Places, columns: Sequence[str]) -> pa.Table:
@@ -226,6 +261,24 @@ class OpenRelease:
         if not parts:
             return pa.schema([self.schema.field(name) for name in columns]).empty_table()
         return pa.concat_tables(parts).take(pa.array(np.argsort(order)))
+
+
+def _rows_of(column: pa.Array, ids: pa.Array) -> np.ndarray:
+    """Rows of ids, (m,) int32, in a column that is in order and without nulls; -1 for those that it does not hold."""
+    if pa.types.is_integer(column.type):
+        values, wanted = column.to_numpy(), ids.to_numpy(zero_copy_only=False)
+        places = np.searchsorted(values, wanted)
+        held = values[np.minimum(places, len(values) - 1)] == wanted
+        return np.where(held, places, -1).astype(np.int32)
+    if len(ids) <= _FEW_IDS:
+        texts = ids.to_pylist()
+        found = [bisect_left(range(len(column)), text, key=lambda row: column[row].as_py()) for text in texts]
+        held = [row < len(column) and column[row].as_py() == text for row, text in zip(found, texts, strict=True)]
+        return np.where(held, found, -1).astype(np.int32)
+    places = pc.index_in(column, value_set=ids)
+    rows = np.full(len(ids), -1, np.int32)
+    rows[places.drop_null().to_numpy()] = np.flatnonzero(places.is_valid())
+    return rows
 
 
 def open_release(store: Store, release_id: str | None = None) -> OpenRelease:

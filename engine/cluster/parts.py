@@ -5,7 +5,7 @@ parts/<unit>-<attempt>.parquet   in the folder that the task names
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from time import perf_counter
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -79,6 +79,14 @@ def run_units(
 
     for record in stream(records, {"fn": run, **resources}):
         yield decode(Commit, record["commit"], "commit record")
+
+
+def run_units_here(
+    records: Sequence[dict[str, Any]], task: PartsTask, make: Make, release: OpenRelease
+) -> Iterator[Commit]:
+    """Do units in this process, one after the other; yield as `run_units`, and raise as `do_unit`."""
+    for record in records:
+        yield do_unit(record["unit"], task, partial(make, release, record))
 
 
 def do_unit(unit: str, task: PartsTask, make: Callable[[], Made]) -> Commit:

@@ -134,6 +134,12 @@ class SharedCandidates:
     def __init__(self, holders: Sequence[Any], search: int) -> None:
         self._holders, self._search = holders, search
 
+    @property
+    def least_alike(self) -> float:
+        """As of `engine.compute.ranking.Candidates.least_alike`."""
+        with causes():
+            return min(ray.get([one.least_alike.remote(self._search) for one in self._holders]))
+
     def best(self, posterior: Posterior, acquisition: Acquisition, best_rating: float, k: int) -> Best:
         """Merge the best of every actor; as of `engine.compute.ranking.Candidates.best`."""
         given = ray.put((posterior, acquisition, best_rating))
@@ -180,6 +186,9 @@ class _Holder:
         self._searches[search] = self._space.candidates(*given, excluded)
         while len(self._searches) > _SEARCHES_KEPT:
             del self._searches[next(iter(self._searches))]
+
+    def least_alike(self, search: int) -> float:
+        return self._searches[search].least_alike
 
     def best(self, search: int, given: tuple[Posterior, Acquisition, float], k: int) -> Best:
         return self._searches[search].best(*given, k)

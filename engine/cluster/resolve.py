@@ -1,5 +1,6 @@
 """What queries mean in a release: ids and positions become places of objects; those that mean nothing keep a reason."""
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -26,29 +27,36 @@ class Resolved(NamedTuple):
     """Of `neighbours_schema`, by query."""
 
 
-def resolve(release: OpenRelease, queries: "Queries", match_radius_arcsec: float) -> Resolved:
-    """Resolve queries of one kind.
+def resolve(
+    release: OpenRelease,
+    queries: "Queries",
+    match_radius_arcsec: float,
+    find: Callable[[pa.Array], Places] | None = None,
+) -> Resolved:
+    """Resolve queries of one kind; objects are found by id in the shards of the release, or by `find`.
 
     Raises
     ------
     DataError
         Vectors have another dimension than the release's components.
     """
-    reasons = dict(queries.bad)
+    reasons, find = dict(queries.bad), find or release.find
     if queries.by == "vector":
         assert queries.vectors is not None
         check_dimension(release, queries.vectors)
         return _resolved(release, Asked(np.arange(queries.n), None, queries.vectors), reasons)
     if queries.by == "id":
         assert queries.ids is not None
-        places = places_of_ids(release, queries.ids)
+        places = find(as_ids(queries.ids, release.id_type))
         unknown = np.flatnonzero(places.rows < 0).tolist()
         return _resolved(release, Asked(np.arange(queries.n), places), dict.fromkeys(unknown, UNKNOWN_ID) | reasons)
     assert queries.ra_deg is not None
     assert queries.dec_deg is not None
     good = np.ones(queries.n, bool)
     good[list(reasons)] = False
-    matched, apart = places_of_positions(release, queries.ra_deg[good], queries.dec_deg[good], match_radius_arcsec)
+    matched, apart = places_of_positions(
+        release, queries.ra_deg[good], queries.dec_deg[good], match_radius_arcsec, find
+    )
     places, separations = Places(*np.full((2, queries.n), -1, np.int32)), np.full(queries.n, np.nan)
     places.shards[good], places.rows[good], separations[good] = matched.shards, matched.rows, apart
     far = np.flatnonzero(good & (places.rows < 0)).tolist()
@@ -71,7 +79,11 @@ def places_of_ids(release: OpenRelease, ids: pa.Array) -> Places:
 
 
 def places_of_positions(
-    release: OpenRelease, ra_deg: np.ndarray, dec_deg: np.ndarray, radius_arcsec: float | None = None
+    release: OpenRelease,
+    ra_deg: np.ndarray,
+    dec_deg: np.ndarray,
+    radius_arcsec: float | None = None,
+    find: Callable[[pa.Array], Places] | None = None,
 ) -> tuple[Places, np.ndarray]:
     """Find the object nearest on the sky to each valid position, (q,) degrees.
 
@@ -86,7 +98,7 @@ def places_of_positions(
 
     partitions = [part.partition for part in partitions_of(release.components)]
     matched = match_positions(release.components_folder, partitions, ra_deg, dec_deg, radius_arcsec)
-    return release.find(matched.ids), matched.separations_arcsec
+    return (find or release.find)(matched.ids), matched.separations_arcsec
 
 
 def _resolved(release: OpenRelease, asked: Asked, reasons: dict[int, str]) -> Resolved:

@@ -1,67 +1,40 @@
-"""A release and its campaigns as the service asks them, in this process. Starts no cluster.
+"""A release as the service asks it, in this process, from several threads at once. Starts no cluster."""
 
-Both may be asked from several threads at once.
-"""
-
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import nullcontext
 from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
 
-from engine.cluster import campaign as campaigning
-from engine.cluster.answer import Question
-from engine.cluster.bulk import answer_asked, in_order
+from engine.cluster.answer import Question, effort_for, recall_of, unanswered
+from engine.cluster.bulk import Asked, completed, in_order
 from engine.cluster.cone import objects_in
-from engine.cluster.filters import Filter
+from engine.cluster.filters import Filter, filter_for
+from engine.cluster.groups import Groups, ShardGroup, knowing
 from engine.cluster.opened import OpenRelease
 from engine.cluster.pictures import pictures_of
-from engine.cluster.resolve import places_of_ids, resolve
-from engine.cluster.space import OpenSpace
+from engine.cluster.resolve import Resolved, places_of_ids, resolve
+from engine.cluster.serving_images import SentImages
+from engine.cluster.serving_release import ReleaseFacts
+from engine.cluster.turns import Turns
 from engine.compute.rejects import Reject
+from engine.compute.search import Places
 from engine.storage.artefacts import partitions_of
-from engine.storage.campaigns import CampaignStore
 from engine.storage.parquet import read_schema
 from engine.storage.queries import Queries
-from schemas.campaign import Campaign, Recorded
-from schemas.errors import BusyError, DataError, InputNotFoundError
+from schemas.found import Found
+from schemas.manifest import Kind, Manifest, Release
 from schemas.partition import Partition
-from schemas.service import AskedObject, Cone, NeighboursQuestion, NextAnswer, ReleaseAnswer
+from schemas.service import Cone, ImageQuestion, NeighboursQuestion, ReleaseAnswer
+from schemas.service_releases import RejectsAnswer
 from schemas.tables import COMPONENTS, CUTOUT, DEC, HEALPIX, OBJECT_ID, RA
 
-PATIENCE_S = 30.0
-"""For which a request waits for its turn."""
 PICTURES_AT_ONCE, PICTURES_WAITING = 4, 12
 """Cutouts may be large: so few are in memory in full."""
-QUESTIONS_AT_ONCE, QUESTIONS_WAITING = 1, 7
-"""Of campaigns: each takes every core that there is."""
+FILTERED_AT_ONCE, FILTERED_WAITING = 2, 14
+"""A filter that is new looks at every object, and takes memory for that."""
 _SAME_PLACE_ARCSEC = 1e-3
-
-
-class _Turns:
-    """Lets a few in at once and a few more wait, so that those who wait cannot take every thread from others."""
-
-    def __init__(self, what: str, at_once: int, most_waiting: int) -> None:
-        self._what = what
-        self._turns = threading.BoundedSemaphore(at_once)
-        self._room = threading.BoundedSemaphore(at_once + most_waiting)
-
-    @contextmanager
-    def one(self) -> Iterator[None]:
-        """Wait for a turn, not for ever, and have it for the length of a block; BusyError where that is not to be."""
-        if not self._room.acquire(blocking=False):
-            raise BusyError(f"too many {self._what} at once; try again")
-        try:
-            if not self._turns.acquire(timeout=PATIENCE_S):
-                raise BusyError(f"too many {self._what} at once; try again")
-            try:
-                yield
-            finally:
-                self._turns.release()
-        finally:
-            self._room.release()
 
 
 class ReleaseSearcher:
@@ -75,8 +48,10 @@ class ReleaseSearcher:
     """
 
     def __init__(self, release: OpenRelease, n_threads: int = 1) -> None:
-        self._release, self._n_threads = release, n_threads
-        self._drawing = _Turns("pictures", PICTURES_AT_ONCE, PICTURES_WAITING)
+        self._release, self._group = release, ShardGroup(release, range(len(release.shards)), n_threads)
+        self._facts, self._images = ReleaseFacts(release), SentImages(release, n_threads)
+        self._drawing = Turns("pictures", PICTURES_AT_ONCE, PICTURES_WAITING)
+        self._filtering = Turns("questions with a cone, a MOC or a condition", FILTERED_AT_ONCE, FILTERED_WAITING)
 
     def open(self, advance: Callable[[int], None]) -> None:
         """Open and check every shard now, so that no question waits for that; tell of objects as they are opened.
@@ -87,11 +62,7 @@ class ReleaseSearcher:
             A file is missing or changed.
         """
         for shard in self._release.shards:
-            if shard.n_rows:
-                _ = shard.boxes
-                for name in (OBJECT_ID, RA, DEC, CUTOUT):
-                    if name in shard.schema.names:
-                        shard.column(name)
+            shard.open()
             advance(shard.n_rows)
 
     def about(self) -> ReleaseAnswer:
@@ -110,14 +81,25 @@ class ReleaseSearcher:
             created_utc=release.index.created_utc,
         )
 
-    def neighbours(self, question: NeighboursQuestion) -> pa.Table:
-        """Answer queries, exactly; errors as of `engine.cluster.resolve.resolve`."""
-        release, cone = self._release, question.cone
-        resolved = resolve(release, _queries(question), question.match_radius_arcsec)
-        passing = Filter((cone.ra_deg, cone.dec_deg, cone.radius_arcsec) if cone else None)
-        how = Question(question.k, question.exclusion_radius_arcsec, question.include_self)
-        made = answer_asked(release, resolved.asked, how, passing.on(release), self._n_threads)
-        return in_order([made.table, resolved.rest])
+    def neighbours(self, question: NeighboursQuestion) -> Found:
+        """Answer queries; errors as of the protocol."""
+        release = self._release
+        effort = None if question.approximate is None else effort_for(release, question.approximate)
+        how = Question(question.k, question.exclusion_radius_arcsec, question.include_self, effort)
+        passing = filter_for(release.schema, question.cone, question.moc, question.where)
+        return self._found(self._resolved(_queries(question), question.match_radius_arcsec), how, passing)
+
+    def similar(self, image: bytes, question: ImageQuestion) -> Found | Reject:
+        """Find the neighbours of an image; errors as of the protocol."""
+        release = self._release
+        effort = None if question.approximate is None else effort_for(release, question.approximate)
+        passing = filter_for(release.schema, question.cone, None, question.where)
+        vector = self._images.place(image)
+        if isinstance(vector, Reject):
+            return vector
+        asked = Asked(np.arange(1), None, vector[np.newaxis])
+        rest = unanswered(np.empty(0, np.int64), [], release.id_type)
+        return self._found(Resolved(asked, rest), Question(question.k, effort=effort), passing)
 
     def cone(self, cone: Cone, everything: bool = False) -> pa.Table:
         """Find the objects of a cone, as `engine.cluster.cone.objects_in`."""
@@ -141,10 +123,40 @@ class ReleaseSearcher:
         found = objects_in(release.components_folder, self._partitions, cone, columns)
         return found.filter(pa.array([one == known[OBJECT_ID] for one in found[OBJECT_ID].to_pylist()]))
 
+    def releases(self) -> list[Release]:
+        """Read the records of all finished releases of the output, the newest first."""
+        return self._facts.releases()
+
+    def manifests(self) -> dict[Kind, Manifest]:
+        """Give the manifests of the release's artefacts, each after those that it was made from."""
+        return self._facts.manifests()
+
+    def rejects(self) -> RejectsAnswer:
+        """Count what was rejected, by reason."""
+        return self._facts.rejects()
+
+    def footprint(self) -> bytes:
+        """Draw where the release has objects, as a MOC in FITS."""
+        return self._facts.footprint()
+
     def picture(self, object_id: str, side: int) -> np.ndarray | Reject:
         """Draw an object's cutout, as `engine.cluster.pictures.pictures_of`; BusyError where many are drawn already."""
         with self._drawing.one():
             return pictures_of(self._release, [object_id], side)[0]
+
+    def _found(self, resolved: Resolved, how: Question, passing: Filter) -> Found:
+        release = self._release
+        with self._filtering.one() if any(passing) else nullcontext():
+            found = self._searched(resolved.asked, how, passing)
+        made = completed(found, resolved.asked, release.id_type)
+        recall = None if how.effort is None else recall_of(release, how.effort)
+        return Found(in_order([made.table, resolved.rest]), recall, len(release.shards), len(release.shards))
+
+    def _resolved(self, queries: Queries, match_radius_arcsec: float) -> Resolved:
+        return resolve(self._release, queries, match_radius_arcsec)
+
+    def _searched(self, asked: Asked, how: Question, passing: Filter) -> pa.Table:
+        return self._group.search(asked, how, passing)
 
     @cached_property
     def _partitions(self) -> list[Partition]:
@@ -155,66 +167,33 @@ class ReleaseSearcher:
         return read_schema(self._release.components_folder, self._partitions[0].path).names
 
 
-class ServedCampaigns:
-    """Campaigns on one output as `engine.service.protocols.Campaigns`; those on others are not there.
-
-    A space is read when it is first asked about, and stays; one rater is asked at a time.
+class GroupedSearcher(ReleaseSearcher):
+    """A release whose shards are searched in groups, wherever those are.
 
     Parameters
     ----------
-    store : CampaignStore
-    release : str
-        Output of the release, as campaigns name it.
-    threads : int
-        Where objects are scored.
-    opened : OpenRelease or None
-        The release that is served: ids of campaigns on it are looked for there, without opening it again.
+    release : OpenRelease
+        Whose files are read for single objects, cones and cutouts.
+    groups : Groups
     """
 
-    def __init__(self, store: CampaignStore, release: str, threads: int = 1, opened: OpenRelease | None = None) -> None:
-        self._store, self._release, self._threads, self._opened = store, release, threads, opened
-        self._asking = _Turns("questions", QUESTIONS_AT_ONCE, QUESTIONS_WAITING)
-        self._spaces: dict[str, OpenSpace] = {}
+    def __init__(self, release: OpenRelease, groups: Groups) -> None:
+        super().__init__(release)
+        self._groups = groups
 
-    def all(self) -> list[Campaign]:
-        """Read them, in order of name."""
-        found = (self._store.campaign(name) for name in self._store.names())
-        return [one for one in found if one.release == self._release]
+    def _resolved(self, queries: Queries, match_radius_arcsec: float) -> Resolved:
+        known: list[pa.Table] = []
 
-    def campaign(self, name: str) -> Campaign:
-        """Read one; InputNotFoundError where there is none on this output."""
-        found = self._store.campaign(name)
-        if found.release != self._release:
-            raise InputNotFoundError(f"{name}: expected a campaign on {self._release}, found one on {found.release}")
-        return found
+        def find(ids: pa.Array) -> Places:
+            places, found = self._groups.find(ids)
+            known.append(found)
+            return places
 
-    def next(self, name: str, rater: str, n: int | None) -> NextAnswer:
-        """Ask a rater, as `engine.cluster.campaign.next_batch`; BusyError also where others are asked for long."""
-        campaign = self.campaign(name)
-        with self._asking.one():
-            if campaign.components not in self._spaces:
-                space = campaigning.open_campaign_space(campaign, self._threads, lambda n_rows: None)
-                self._spaces[campaign.components] = space
-            batch = campaigning.next_batch(self._store, campaign, rater, self._spaces[campaign.components], n)
-        asked = tuple(AskedObject(**one.model_dump()) for one in batch.asked)
-        return NextAnswer(campaign=name, rater=rater, ranking=batch.ranking, asked=asked)
+        resolved = resolve(self._release, queries, match_radius_arcsec, find)
+        return resolved._replace(asked=knowing(resolved.asked, known[0])) if known else resolved
 
-    def rate(self, name: str, rater: str, ratings: Sequence[tuple[str, int]], request: str) -> list[Recorded]:
-        """Record ratings, as `engine.cluster.campaign.rate`."""
-        campaign = self.campaign(name)
-        opened = self._opened if self._opened and self._opened.id == campaign.release_id else None
-        try:
-            return campaigning.rate(self._store, campaign, rater, ratings, request, opened)
-        except DataError as error:  # Where the release lies is not for those who ask.
-            raise DataError(str(error).replace(campaign.release, "the release")) from error
-
-    def undo(self, name: str, rater: str, request: str) -> Recorded:
-        """Take back the rater's last rating that holds, once for each request; errors as of the protocol."""
-        return campaigning.undo(self._store, self.campaign(name), rater, request)
-
-    def ratings(self, name: str, rater: str | None) -> pa.Table:
-        """Read the ratings that hold, as `engine.cluster.campaign.ratings_table`."""
-        return campaigning.ratings_table(self._store, self.campaign(name), rater)
+    def _searched(self, asked: Asked, how: Question, passing: Filter) -> pa.Table:
+        return self._groups.search(asked, how, passing)
 
 
 def _queries(question: NeighboursQuestion) -> Queries:

@@ -19,6 +19,7 @@ from engine.storage.pins import locate_cutouts
 from engine.storage.store import Store
 from schemas import paths
 from schemas.config import CutoutConfig
+from schemas.errors import IntegrityError, NoEncoderError
 from schemas.manifest import Manifest
 from schemas.preset import Preset
 from schemas.tables import CUTOUT, OBJECT_ID
@@ -35,28 +36,61 @@ class Placed(NamedTuple):
     """Of images that cannot be read, by their number."""
 
 
-def place_images(release: OpenRelease, images: Sequence[str], device: str, threads: int) -> Placed:
-    """Embed images with the release's encoder, preset and settings, and project them on its components.
+class Placement:
+    """The way of an image into the component space of a release: its encoder, preset and settings, then its projection.
 
-    Random views, where the release averages such, are seeded by the image's name.
+    Parameters
+    ----------
+    release : OpenRelease
+    device : str
+    threads : int
+    max_seconds : float, optional
+        That reading and decoding an image may take; as cutouts do when not given.
 
     Raises
     ------
-    IntegrityError
-        The encoder or the components' fit is not the one that the release was made with.
+    NoEncoderError
+        The encoder or the components' fit is not there, or not the one that the release was made with.
     StoreError
         A store failed.
     """
-    embeddings = parent_of(release.store, release.components, "embeddings")
-    encoder = parent_of(release.store, embeddings, "encoder")
-    _check(release.store, encoder, paths.WEIGHTS)
-    _check(release.store, release.components, paths.PCA_TENSORS)
-    task = _task(release.store, embeddings, encoder, device)
-    objects = locate_cutouts(pa.table({OBJECT_ID: list(images), CUTOUT: [Store(image).uri() for image in images]}))
-    _, encode = open_encoder(task, threads)
-    with threaded(task, threads) as loader:
-        found = embed_objects(objects, task, encode, loader)
-    return Placed(project(found.vectors, read_pca(release.components_folder)), dict(found.rejects))
+
+    def __init__(self, release: OpenRelease, device: str, threads: int, max_seconds: float | None = None) -> None:
+        embeddings = parent_of(release.store, release.components, "embeddings")
+        encoder = parent_of(release.store, embeddings, "encoder")
+        try:
+            _check(release.store, encoder, paths.WEIGHTS)
+            _check(release.store, release.components, paths.PCA_TENSORS)
+        except IntegrityError as error:
+            raise NoEncoderError(str(error)) from error
+        task = _task(release.store, embeddings, encoder, device)
+        if max_seconds is not None:
+            task = task.model_copy(update={"cutouts": task.cutouts.model_copy(update={"max_seconds": max_seconds})})
+        self._task, self._threads = task, threads
+        _, self._encode = open_encoder(task, threads)
+        self._pca = read_pca(release.components_folder)
+
+    def place(self, objects: pa.Table) -> Placed:
+        """Embed and project the images that a table of `object_id`, `cutout` and its pin names.
+
+        Random views, where the release averages such, are seeded by the ids.
+
+        Raises
+        ------
+        StuckError
+            An image takes longer than it may.
+        StoreError
+            A store failed.
+        """
+        with threaded(self._task, self._threads) as loader:
+            found = embed_objects(objects, self._task, self._encode, loader)
+        return Placed(project(found.vectors, self._pca), dict(found.rejects))
+
+
+def place_images(release: OpenRelease, images: Sequence[str], device: str, threads: int) -> Placed:
+    """Embed and project images, each of which is its own id; errors as of `Placement`."""
+    objects = pa.table({OBJECT_ID: list(images), CUTOUT: [Store(image).uri() for image in images]})
+    return Placement(release, device, threads).place(locate_cutouts(objects))
 
 
 def _task(store: Store, embeddings: Manifest, encoder: Manifest, device: str) -> EmbedTask:
@@ -80,5 +114,8 @@ def _task(store: Store, embeddings: Manifest, encoder: Manifest, device: str) ->
 
 
 def _check(store: Store, artefact: Manifest, name: str) -> None:
-    record = next(file for file in artefact.files if file.path == name)
-    verified_path(store.below(paths.artefact(artefact.kind, artefact.id)), record)
+    folder = store.below(paths.artefact(artefact.kind, artefact.id))
+    record = next((file for file in artefact.files if file.path == name), None)
+    if record is None:
+        raise IntegrityError(f"{folder.uri(name)}: no such file is named in the manifest")
+    verified_path(folder, record)

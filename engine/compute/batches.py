@@ -11,12 +11,18 @@ from engine.compute.one_thread import one_thread
 from engine.compute.ranking import Best, joined, nothing
 from schemas.campaign import BatchKind
 
+_ALIKE = 1e-3
+"""Of a covariance, which is 1 for what is the same."""
 SPREAD_SAMPLE = 100_000
 """Objects that are enough to spread a first batch over."""
 
 
 class Searched(Protocol):
     """Candidates, wherever they are."""
+
+    @property
+    def least_alike(self) -> float:
+        """As `engine.compute.ranking.Candidates.least_alike`."""
 
     def best(self, posterior: Posterior, acquisition: Acquisition, best_rating: float, k: int) -> Best:
         """As `engine.compute.ranking.Candidates.best`."""
@@ -45,6 +51,14 @@ def choose_batch(learned: Learned, candidates: Searched, n: int, acquisition: Ac
         return candidates.best(learned.posterior, acquisition, learned.best, n)
     with one_thread():
         return _believed(learned, candidates, n, acquisition)
+
+
+def is_any_like_another(learned: Learned, candidates: Searched) -> bool:
+    """Whether nothing was learned that tells one object from another: ratings as they are by chance give such a fit.
+
+    Then every choice is as good to the acquisition, which would go through all of them to find that out.
+    """
+    return min(learned.least_alike, candidates.least_alike) > 1 - _ALIKE
 
 
 def spread(vectors: np.ndarray, n: int, seed: int) -> np.ndarray:

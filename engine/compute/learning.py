@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.spatial.distance import pdist
 
-from engine.compute.gp import Fitted, Kernel, Posterior, condition, fit, mean_of
+from engine.compute.gp import Fitted, Kernel, Posterior, condition, covariances, fit, mean_of
 from engine.compute.one_thread import one_thread
 from schemas.campaign import KernelKind
 
@@ -25,6 +25,12 @@ class Learned(NamedTuple):
     def best(self) -> float:
         """The largest rating."""
         return float(self.ratings.max())
+
+    @property
+    def least_alike(self) -> float:
+        """The smallest covariance of two rated objects, those of the prior among them: near 1, they are all alike."""
+        posteriors = [one for one in (self.posterior, self.posterior.prior) if one is not None]
+        return min(float(covariances(one.kernel, one.points, one.points).min()) for one in posteriors)
 
 
 def learn(points: np.ndarray, ratings: np.ndarray, start: Kernel, prior: Posterior | None = None) -> Learned:

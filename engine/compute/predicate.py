@@ -26,6 +26,8 @@ _ARITHMETIC: _Operators = {
     ast.Mult: lambda a, b: a * b,
     ast.Div: lambda a, b: a.cast(pa.float64()) / b.cast(pa.float64()),
 }
+_NOT_COMPARABLE = (pa.ArrowException, OverflowError, TypeError, ValueError, RecursionError)
+"""What Arrow makes of constants that it has no type for, of comparisons that it does not know, and of deep nesting."""
 _GRAMMAR = "comparisons, and / or / not, in [...], is None, + - * /, numbers, text in quotes and column names"
 
 
@@ -47,7 +49,7 @@ class Predicate:
         self.text = text
         try:
             body = ast.parse(text.strip(), mode="eval").body
-        except (SyntaxError, ValueError, RecursionError) as error:
+        except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
             raise ConfigError(f"where: {text!r} is no condition: {error}") from error
         self.columns: tuple[str, ...] = tuple(
             dict.fromkeys(node.id for node in ast.walk(body) if isinstance(node, ast.Name))
@@ -55,7 +57,10 @@ class Predicate:
         """Names of the columns that it looks at, in the order of the text."""
         if not self.columns:
             raise ConfigError(f"where: {text!r}: expected a condition on columns, found none")
-        self._expression = self._condition(body)
+        try:
+            self._expression = self._condition(body)
+        except _NOT_COMPARABLE as error:
+            raise ConfigError(f"where: {text!r} cannot be asked: {error}") from error
 
     def mask(self, table: pa.Table) -> pa.BooleanArray:
         """Tell which rows meet the condition; where a value is missing, that it needs, they do not.
@@ -70,7 +75,7 @@ class Predicate:
         picked = pa.table({name: _plain(picked[name]) for name in picked.column_names})
         try:
             rows = picked.filter(self._expression)["__row"]
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        except _NOT_COMPARABLE as error:
             types = ", ".join(f"{name} is {table.schema.field(name).type}" for name in self.columns)
             raise ConfigError(f"where: {self.text!r} cannot be asked ({types}): {error}") from error
         return pc.is_in(picked["__row"], value_set=rows.combine_chunks()).combine_chunks()

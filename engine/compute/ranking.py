@@ -146,6 +146,8 @@ class Candidates:
     ) -> None:
         found = means_of(posterior, vectors, threads, device)
         self._vectors, self._first = vectors, first_row
+        self.least_alike = float(found.largest.min())
+        """Of all objects, the smallest covariance with the rated object that is most like it."""
         allowed = np.ones(len(vectors), bool)
         if excluded is not None:
             allowed[excluded - first_row] = False

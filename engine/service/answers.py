@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from engine.storage.parquet import as_matrix
 from schemas.campaign import Campaign, Recorded
+from schemas.found import Found
 from schemas.service import (
     CampaignAnswer,
     ConeAnswer,
@@ -45,13 +46,13 @@ from schemas.tables import (
 _NOT_TOLD = (CUTOUT, HEALPIX)
 
 
-def neighbours_answer(about: ReleaseAnswer, table: pa.Table) -> NeighboursAnswer:
-    """Answer with rows of `schemas.tables.neighbours_schema`."""
+def neighbours_answer(about: ReleaseAnswer, found: Found) -> NeighboursAnswer:
+    """Answer with what was found."""
     answers = []
-    for number, group in groupby(table.drop_columns([CUTOUT]).to_pylist(), key=lambda row: row[QUERY]):
+    for number, group in groupby(found.table.drop_columns([CUTOUT]).to_pylist(), key=lambda row: row[QUERY]):
         rows = list(group)
         first = rows[0]
-        found = tuple(
+        neighbours = tuple(
             NeighbourRow(
                 rank=row[RANK],
                 object_id=str(row[OBJECT_ID]),
@@ -71,10 +72,29 @@ def neighbours_answer(about: ReleaseAnswer, table: pa.Table) -> NeighboursAnswer
                 status=first[STATUS],
                 exactness=first[EXACTNESS],
                 unseen_distance=_finite(first[UNSEEN]),
-                neighbours=found,
+                neighbours=neighbours,
             )
         )
-    return NeighboursAnswer(release=about.release, index=about.index, answers=tuple(answers))
+    return NeighboursAnswer(
+        release=about.release,
+        index=about.index,
+        recall=found.recall,
+        shards_asked=found.shards_asked,
+        n_shards=found.n_shards,
+        answers=tuple(answers),
+    )
+
+
+def said_of(about: ReleaseAnswer, found: Found) -> dict[str, str]:
+    """Say of a table of neighbours what its answer in JSON would say beside its rows."""
+    return {
+        "release": about.release,
+        "index": about.index,
+        "exactness": "exact" if found.recall is None else "approximate",
+        **({} if found.recall is None else {"recall": repr(found.recall)}),
+        "shards_asked": str(found.shards_asked),
+        "n_shards": str(found.n_shards),
+    }
 
 
 def cone_answer(about: ReleaseAnswer, objects: pa.Table, n_found: int) -> ConeAnswer:

@@ -9,10 +9,15 @@ from starlette.middleware.cors import CORSMiddleware
 
 from engine.service import problems
 from engine.service.audit import REQUEST_ID, Audit
+from engine.service.job_protocol import Jobs
+from engine.service.map_protocol import ReleaseMap
 from engine.service.protocols import Campaigns, Searcher
 from engine.service.routers import campaigns as campaign_routes
-from engine.service.routers import cutouts, neighbours, objects, releases, scs
-from engine.service.security import Gate
+from engine.service.routers import cutouts, names, neighbours, objects, page, releases, scs
+from engine.service.routers import jobs as job_routes
+from engine.service.routers import map as map_routes
+from engine.service.security import HEALTH, Gate
+from engine.storage.name_resolver import NameResolver
 from engine.storage.tokens import TokenStore
 from schemas.service import Problem, ServeConfig
 
@@ -25,6 +30,8 @@ def create_app(
     tokens: TokenStore,
     config: ServeConfig,
     clock: Callable[[], float] = time.monotonic,
+    jobs: Jobs | None = None,
+    release_map: ReleaseMap | None = None,
 ) -> FastAPI:
     """Make the application.
 
@@ -39,6 +46,10 @@ def create_app(
         Its limits; where it listens and what it serves is not looked at.
     clock : callable
         Seconds that never go back.
+    jobs : Jobs, optional
+        Of bulk queries; without, there are no routes about them.
+    release_map : ReleaseMap, optional
+        Of the release; without, its routes say that there is none.
     """
     app = FastAPI(
         title="voorwerp",
@@ -54,21 +65,26 @@ def create_app(
         telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
     )
     problems.install(app)
+    app.include_router(page.routes())
     app.include_router(releases.routes(searcher))
     app.include_router(neighbours.routes(searcher, config))
     app.include_router(cutouts.routes(searcher, config))
     app.include_router(objects.routes(searcher, config))
+    app.include_router(map_routes.routes(release_map, config))
     app.include_router(scs.routes(searcher, config))
+    app.include_router(names.routes(NameResolver(config.name_resolver) if config.name_resolver else None))
     app.include_router(campaign_routes.routes(campaigns))
+    if jobs:
+        app.include_router(job_routes.routes(jobs, config))
     # The last is met first.
-    app.add_middleware(Gate, tokens=tokens, config=config, clock=clock)
+    app.add_middleware(Gate, tokens=tokens, config=config, clock=clock, open_paths=page.PATHS | {HEALTH})
     if config.cors_origins:
         app.add_middleware(
             CORSMiddleware,
             allow_origins=config.cors_origins,
-            allow_methods=["GET", "POST"],
+            allow_methods=["GET", "POST", "DELETE"],
             allow_headers=["Authorization", "Content-Type", "Idempotency-Key"],
-            expose_headers=["ETag", "Retry-After", REQUEST_ID],
+            expose_headers=["ETag", "Location", "Retry-After", REQUEST_ID],
         )
     app.add_middleware(Audit, clock=clock)
     return app

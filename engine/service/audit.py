@@ -16,13 +16,14 @@ from engine.service.problems import REQUEST, answer_to
 from engine.service.security import CALLER
 
 HEADERS = {
+    "Cache-Control": "no-store",
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
 }
-"""Answers are data: no browser is to run, frame or guess anything from them."""
+"""Answers are data: no browser is to run, frame, keep or guess anything from them, unless a route says otherwise."""
 REQUEST_ID = "X-Request-Id"
 
 audit_log = logging.getLogger("voorwerp.audit")
@@ -54,8 +55,9 @@ class Audit:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 headers = MutableHeaders(scope=message)
-                headers.update({**HEADERS, REQUEST_ID: scope[REQUEST]})
-                headers.setdefault("Cache-Control", "no-store")
+                for name, value in HEADERS.items():
+                    headers.setdefault(name, value)
+                headers[REQUEST_ID] = scope[REQUEST]
             n_bytes += len(message.get("body", b""))
             await send(message)
 

@@ -17,6 +17,7 @@ from schemas.errors import (
     ConfigError,
     DataError,
     InputNotFoundError,
+    NoEncoderError,
     OutputError,
     StoreError,
     VoorwerpError,
@@ -35,6 +36,7 @@ _STATUS: dict[type[VoorwerpError], tuple[int, str]] = {
     InputNotFoundError: (404, "not-found"),
     OutputError: (409, "conflict"),
     BusyError: (503, "busy"),
+    NoEncoderError: (501, "no-encoder"),
     StoreError: (503, "unavailable"),
 }
 _FOR_THE_CALLER = (ConfigError, DataError, BusyError)
@@ -130,6 +132,7 @@ def _without_detail(status: int) -> str:
         405: "this is not done here; Allow says what is",
         409: "there is another one of this name",
         500: "the service failed; its log says how, under the name of this request",
+        501: "the encoder that the release was made with is not here, so that images cannot be compared with it",
         503: "the service cannot answer now; try again",
     }.get(status, HTTPStatus(status).phrase)
 

@@ -10,8 +10,12 @@ import numpy as np
 import pyarrow as pa
 
 from engine.compute.rejects import Reject
-from schemas.campaign import Campaign, Recorded
-from schemas.service import Cone, NeighboursQuestion, NextAnswer, ReleaseAnswer
+from schemas.campaign import Campaign, CampaignConfig, Recorded
+from schemas.found import Found
+from schemas.manifest import Kind, Manifest, Release
+from schemas.service import Cone, ImageQuestion, NeighboursQuestion, NextAnswer, ReleaseAnswer
+from schemas.service_campaigns import RankingAnswer
+from schemas.service_releases import RejectsAnswer
 
 
 class Searcher(Protocol):
@@ -20,13 +24,30 @@ class Searcher(Protocol):
     def about(self) -> ReleaseAnswer:
         """Say what is served."""
 
-    def neighbours(self, question: NeighboursQuestion) -> pa.Table:
-        """Answer queries: rows of `schemas.tables.neighbours_schema`, by query, then by rank.
+    def neighbours(self, question: NeighboursQuestion) -> Found:
+        """Answer queries.
 
         Raises
         ------
         DataError
-            Vectors have another dimension than the release's components.
+            Vectors have another dimension than the release's components, or the MOC is none.
+        ConfigError
+            The condition is none, or asks about what the catalogue does not have; or the recall cannot be reached.
+        BusyError
+            Too many ask with a cone, a MOC or a condition already.
+        """
+
+    def similar(self, image: bytes, question: ImageQuestion) -> Found | Reject:
+        """Find the neighbours of an image (JPEG, PNG or FITS), or say why it cannot be used.
+
+        Raises
+        ------
+        ConfigError
+            As of `neighbours`.
+        NoEncoderError
+            The encoder that the release was made with is not there.
+        BusyError
+            Too many images, or questions with a cone or a condition, are waiting already.
         """
 
     def cone(self, cone: Cone, everything: bool = False) -> pa.Table:
@@ -37,6 +58,18 @@ class Searcher(Protocol):
 
     def object(self, object_id: str) -> pa.Table:
         """Read one row of the catalogue with its `components`; no row where there is no such object."""
+
+    def releases(self) -> list[Release]:
+        """Read the records of all finished releases of the output, the newest first."""
+
+    def manifests(self) -> dict[Kind, Manifest]:
+        """Give the manifests of the release's artefacts, each after those that it was made from."""
+
+    def rejects(self) -> RejectsAnswer:
+        """Count what was rejected, by reason."""
+
+    def footprint(self) -> bytes:
+        """Draw where the release has objects, as a MOC in FITS."""
 
     def picture(self, object_id: str, side: int) -> np.ndarray | Reject:
         """Draw an object's cutout, (height, width, 3) uint8, or say why there is none.
@@ -61,6 +94,30 @@ class Campaigns(Protocol):
         ------
         InputNotFoundError
             There is none of this name.
+        """
+
+    def create(self, name: str, config: CampaignConfig) -> Campaign:
+        """Make a campaign; the same again changes nothing.
+
+        Raises
+        ------
+        OutputError
+            There is another one of this name.
+        DataError
+            The release has no components of the space yet, or an example is not in the release.
+        """
+
+    def ranking(self, name: str, n: int) -> RankingAnswer:
+        """Rank the whole release by what everyone rated, and name the best n.
+
+        Raises
+        ------
+        InputNotFoundError
+            There is no such campaign.
+        DataError
+            Nothing can be learned from its ratings.
+        BusyError
+            Too many ask at once.
         """
 
     def next(self, name: str, rater: str, n: int | None) -> NextAnswer:

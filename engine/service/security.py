@@ -1,5 +1,6 @@
-"""Who asks, and whether they may: without a token only health is answered, and no byte of a body is read before that.
+"""Who asks, and whether they may.
 
+Without a token only health and the page are answered, and no byte of a body is read before that is known.
 A token comes as `Authorization: Bearer TOKEN` and nowhere else.
 """
 
@@ -14,14 +15,18 @@ from fastapi.security import HTTPBearer
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from engine.service.limits import RateLimit, read_body, replayed
+from engine.service.limits import DailyQuota, RateLimit, counted, read_body, replayed
 from engine.service.problems import ProblemError, answer_to
 from engine.storage.tokens import TokenStore
 from schemas.errors import VoorwerpError
 from schemas.service import ServeConfig, TokenScope
 
 HEALTH = "/v1/health"
-"""The only route that anyone may ask."""
+"""Anyone may ask it, whatever else is asked of the service."""
+IMAGES = "/v1/neighbours/image"
+"""What is posted there may be as large as an image."""
+UPLOADS = "/v1/jobs"
+"""What is posted there may be large, and is not held in memory."""
 CALLER = "voorwerp.caller"
 """Key of an ASGI scope: the `Caller`, once known."""
 _LOOKS_AT_ONCE = 8
@@ -49,11 +54,21 @@ class Gate:
     config : ServeConfig
     clock : callable
         Seconds that never go back.
+    open_paths : set of str
+        That anyone may ask.
     """
 
-    def __init__(self, app: ASGIApp, tokens: TokenStore, config: ServeConfig, clock: Callable[[], float]) -> None:
-        self._app, self._tokens, self._config = app, tokens, config
+    def __init__(
+        self,
+        app: ASGIApp,
+        tokens: TokenStore,
+        config: ServeConfig,
+        clock: Callable[[], float],
+        open_paths: frozenset[str],
+    ) -> None:
+        self._app, self._tokens, self._config, self._open_paths = app, tokens, config, open_paths
         self._rate = RateLimit(config.rate_per_minute, clock)
+        self._quota = DailyQuota(config.quota_per_day, clock) if config.quota_per_day else None
         self._inside, self._looking = 0, CapacityLimiter(_LOOKS_AT_ONCE)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -61,7 +76,7 @@ class Gate:
         if scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1008})
             return
-        if scope["type"] != "http" or scope["path"].removeprefix(scope.get("root_path", "")) == HEALTH:
+        if scope["type"] != "http" or _path(scope) in self._open_paths:
             await self._app(scope, receive, send)
             return
         self._inside += 1
@@ -81,9 +96,15 @@ class Gate:
             raise _put_off("too many requests are being answered", _PUT_OFF_S)
         scope[CALLER] = caller = await self._caller(scope)
         address = (scope.get("client") or ("",))[0]
-        if wait_s := self._rate.take(f"address {address}" if caller.name is None else f"token {caller.name}"):
+        who = f"address {address}" if caller.name is None else f"token {caller.name}"
+        if wait_s := self._rate.take(who):
             raise _put_off(f"expected at most {self._config.rate_per_minute:,} requests a minute", wait_s)
-        body = await read_body(scope, receive, self._config.max_body_bytes)
+        if self._quota and (wait_s := self._quota.take(who)):
+            raise _put_off(f"expected at most {self._config.quota_per_day:,} requests a day", wait_s)
+        if scope["method"] == "POST" and _path(scope) == UPLOADS:
+            return counted(scope, receive, self._config.most_upload_bytes)
+        most = self._config.max_image_bytes if _path(scope) == IMAGES else self._config.max_body_bytes
+        body = await read_body(scope, receive, most)
         return None if body is None else replayed(body, receive)
 
     async def _caller(self, scope: Scope) -> Caller:
@@ -119,6 +140,10 @@ def forbidden(scope: TokenScope, detail: str) -> ProblemError:
 
 READS = Depends(caller_with("read"))
 """For routes that anyone who reads may ask, whoever they are."""
+
+
+def _path(scope: Scope) -> str:
+    return str(scope["path"]).removeprefix(scope.get("root_path", ""))
 
 
 def _unknown(detail: str, more: str) -> ProblemError:

@@ -1,7 +1,6 @@
-"""Tables as VOTables, with units and UCDs, for the clients of the Virtual Observatory; and whether one is asked for."""
+"""Tables as VOTables, with units and UCDs, for the clients of the Virtual Observatory."""
 
 import io
-import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -10,10 +9,8 @@ import pyarrow.compute as pc
 from astropy.io.votable import from_table
 from astropy.io.votable.tree import Info, Resource, VOTableFile
 from astropy.table import Table
-from fastapi import Request
 from starlette.responses import Response
 
-from schemas.service import TableFormat
 from schemas.tables import DEC, OBJECT_ID, RA, SEPARATION, UNITS
 
 VOTABLE = "application/x-votable+xml"
@@ -38,21 +35,6 @@ _WIDER = {
 """Types that VOTable has not, or, of booleans, not with missing values."""
 _NOT_XML = "[\\x00-\\x08\\x0b\\x0c\\x0e-\\x1f\\x{fffe}\\x{ffff}]"
 """Characters that XML 1.0 cannot hold."""
-
-
-def wanted(request: Request, asked: TableFormat | None) -> TableFormat:
-    """Say in which format a table is wanted: what is asked for, or what Accept prefers; JSON where it does not care."""
-    if asked:
-        return asked
-    liked = {"json": 0.0, "votable": 0.0}
-    for part in request.headers.get("accept", "*/*").split(","):
-        kind, *parameters = (piece.strip().lower() for piece in part.split(";"))
-        quality = next((_quality(text[2:]) for text in parameters if text.startswith("q=")), 1.0)
-        if kind in ("application/json", "application/*", "*/*"):
-            liked["json"] = max(liked["json"], quality)
-        elif kind == VOTABLE:  # Not any XML, which browsers prefer to anything else.
-            liked["votable"] = max(liked["votable"], quality)
-    return "votable" if liked["votable"] > liked["json"] else "json"
 
 
 def votable(table: pa.Table, about: Mapping[str, str], complete: bool = True, media_type: str = VOTABLE) -> Response:
@@ -114,11 +96,3 @@ def _column(column: pa.ChunkedArray) -> np.ndarray:
 
 def _clean(text: str) -> str:
     return pc.replace_substring_regex(pa.scalar(text), _NOT_XML, "?").as_py()
-
-
-def _quality(text: str) -> float:
-    try:
-        found = float(text)
-    except ValueError:
-        return 0.0
-    return found if math.isfinite(found) else 0.0

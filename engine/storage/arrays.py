@@ -29,10 +29,15 @@ def read_arrays(store: Store, path: str) -> dict[str, np.ndarray]:
     IntegrityError
         The file is no whole safetensors file.
     """
+    return parse_arrays(store.read(path), store.uri(path))
+
+
+def parse_arrays(data: bytes, where: str) -> dict[str, np.ndarray]:
+    """Read named arrays from the bytes of a file; errors as in `read_arrays`."""
     try:
-        return load(store.read(path))
+        return load(data)
     except SafetensorError as error:
-        raise IntegrityError(f"{store.uri(path)}: not a whole safetensors file: {error}") from error
+        raise IntegrityError(f"{where}: not a whole safetensors file: {error}") from error
 
 
 def map_arrays(path: Path) -> dict[str, np.ndarray]:

@@ -26,6 +26,7 @@ from schemas.manifest import (
     identity_id,
 )
 from schemas.partition import PartitionFile
+from schemas.space import SPACES, SpaceName
 
 LIBRARIES = ("voorwerp", "ray", "torch", "timm", "dask", "pyarrow", "faiss-cpu", "hats", "numpy", "pillow", "astropy")
 
@@ -113,6 +114,26 @@ def read_manifest(store: Store, kind: Kind, artefact_id: str) -> Manifest:
 def encoder_identity(architecture: str, n_bands: int, weights_sha256: str | None) -> dict[str, Any]:
     """Say what decides an encoder; its id is the hash of this."""
     return {"architecture": architecture, "bands": n_bands, "weights_sha256": weights_sha256}
+
+
+def components_identity(embeddings_id: str, space: SpaceName, n_components: int, method: str) -> dict[str, Any]:
+    """Say what decides components; their id is the hash of this."""
+    return {
+        "embeddings": embeddings_id,
+        "space": space,
+        "n_components": n_components,
+        "unit_variance": SPACES[space].unit_variance,
+        "method": method,
+    }
+
+
+def components_in(store: Store, components: Manifest, space: SpaceName) -> Manifest | None:
+    """Find what components of one space are in another: of the same embeddings, fitted alike; None if not made yet."""
+    if components.identity["space"] == space:
+        return components
+    made = components.identity
+    wanted = components_identity(made["embeddings"], space, SPACES[space].n_components, made["method"])
+    return find(store, "components", identity_id("components", wanted))
 
 
 def partitions_of(manifest: Manifest) -> list[PartitionFile]:
@@ -213,17 +234,33 @@ def find_release(store: Store, release_id: str) -> Release:
     IntegrityError
         The record is not the one that its id promises.
     """
-    path = paths.release(release_id)
     held = [PurePosixPath(name).stem for name in store.list(paths.RELEASES)]
     if release_id not in held:
         raise InputNotFoundError(
             f"{store.uri()}: expected one of its releases ({', '.join(held) or 'none'}), found {release_id!r}"
         )
+    return _read_release(store, release_id)
+
+
+def _read_release(store: Store, release_id: str) -> Release:
+    path = paths.release(release_id)
     release = decode(Release, store.read(path), store.uri(path))
     chain = {kind: parent.model_dump() for kind, parent in release.artefacts.items()}
     if release.id != release_id or content_id(chain) != release_id:
         raise IntegrityError(f"{store.uri(path)}: expected the record of release {release_id}, found an edited one")
     return release
+
+
+def all_releases(store: Store) -> list[Release]:
+    """Read the records of all releases that were published here, the newest first.
+
+    Raises
+    ------
+    IntegrityError
+        One is not the one that its id promises.
+    """
+    found = [_read_release(store, PurePosixPath(name).stem) for name in store.list(paths.RELEASES)]
+    return sorted(found, key=lambda one: (one.created_utc, one.id), reverse=True)
 
 
 def current_manifest(store: Store, kind: Kind) -> Manifest:

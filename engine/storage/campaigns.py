@@ -114,8 +114,20 @@ class CampaignStore:
         with self._database.reading() as connection:
             return _events(connection, campaign, up_to)
 
+    def snapshot(self, campaign: str) -> int:
+        """Read the sequence of a campaign's last event; 0 where there is none."""
+        query = sa.select(sa.func.max(events.c.sequence)).where(events.c.campaign == campaign)
+        with self._database.reading() as connection:
+            return connection.execute(query).scalar() or 0
+
     def ask(
-        self, campaign: str, ranking: RankingRecord, now_utc: str, until_utc: str, raters_per_object: int
+        self,
+        campaign: str,
+        ranking: RankingRecord,
+        now_utc: str,
+        until_utc: str,
+        raters_per_object: int,
+        kept: Sequence[str] = (),
     ) -> list[Lease]:
         """Keep the objects that a ranking asks about for its rater, and the ranking itself.
 
@@ -127,6 +139,8 @@ class CampaignStore:
         now_utc, until_utc : str
             ISO 8601, both with the same offset.
         raters_per_object : int
+        kept : sequence of str
+            What is kept for the rater already and stays so; other objects of an earlier batch do not.
 
         Raises
         ------
@@ -142,7 +156,9 @@ class CampaignStore:
             content = ranking.model_dump_json()
             inserted = rankings.insert().values(campaign=campaign, content=content).returning(rankings.c.id)
             number = connection.execute(inserted).scalar_one()
-            mine = sa.and_(leases.c.campaign == campaign, leases.c.rater == ranking.rater)
+            mine = sa.and_(
+                leases.c.campaign == campaign, leases.c.rater == ranking.rater, leases.c.object_id.not_in(kept)
+            )
             expired = sa.and_(leases.c.campaign == campaign, leases.c.until_utc <= now_utc)
             connection.execute(leases.delete().where(sa.or_(mine, expired)))
             rows = [

@@ -59,7 +59,7 @@ def read_queries(config: QueryFileConfig) -> Queries:
     table = _read(store, config)
     if len(table) == 0:
         raise DataError(f"{store.uri()}: expected at least one query, found an empty file")
-    by, columns = _columns(table, config, store)
+    by, columns = _columns(table.column_names, config, store)
     if by == "id":
         return _by_id(table[columns[0]], store)
     if by == "position":
@@ -71,12 +71,13 @@ def _read(store: Store, config: QueryFileConfig) -> pa.Table:
     kind = config.format or kind_of(store.root) or ("parquet" if not store.is_file() else None)
     if kind is None:
         raise DataError(f"{store.uri()}: cannot tell the format from the name; expected {', '.join(SUFFIXES)}")
-    return read_table_file(store, kind, (config.id_column or OBJECT_ID,))
+    return read_table_file(
+        store, kind, (config.id_column or OBJECT_ID,), lambda names: _columns(names, config, store)[1]
+    )
 
 
-def _columns(table: pa.Table, config: QueryFileConfig, store: Store) -> tuple[By, tuple[str, ...]]:
+def _columns(names: list[str], config: QueryFileConfig, store: Store) -> tuple[By, tuple[str, ...]]:
     """Decide what the queries are: as the config says, else by the names of columns."""
-    names = table.column_names
     told: list[tuple[By, tuple[str, ...]]] = []
     if config.id_column:
         told.append(("id", (config.id_column,)))

@@ -3,7 +3,7 @@
 import gzip
 import io
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import PurePosixPath
 from typing import Any
@@ -57,14 +57,21 @@ def readable_as(kind: str, store: Store) -> Iterator[None]:
         raise DataError(f"{store.uri()}: not readable as {kind}: {error}") from error
 
 
-def read_table_file(store: Store, kind: str, text_columns: Sequence[str]) -> pa.Table:
+def read_table_file(
+    store: Store,
+    kind: str,
+    text_columns: Sequence[str],
+    pick: Callable[[list[str]], Sequence[str]] | None = None,
+) -> pa.Table:
     """Read a table that the store is the path of: Parquet (a file or a folder), CSV, FITS or VOTable.
 
-    CSV columns of `text_columns` stay text. Errors as of `readable_as`.
+    CSV columns of `text_columns` stay text. Of Parquet only the columns are read that `pick` chooses of their names;
+    it may refuse them all. Errors as of `readable_as`.
     """
     with readable_as(kind, store):
         if kind == "parquet":
-            return pads.dataset(store.full_path(), filesystem=store.filesystem, format="parquet").to_table()
+            dataset = pads.dataset(store.full_path(), filesystem=store.filesystem, format="parquet")
+            return dataset.to_table(None if pick is None else list(pick(dataset.schema.names)))
         if kind == "csv":
             return read_csv(store, text_columns)
         return (read_fits(store) if kind == "fits" else read_votable(store))[0]

@@ -105,6 +105,22 @@ def test_actors_choose_the_batch_that_one_process_chooses(spaces, kind, acquisit
 
 
 @pytest.mark.cluster
+def test_where_ratings_tell_no_object_from_another_the_next_batch_is_spread_again(spaces) -> None:  # type: ignore[no-untyped-def]
+    far, found = Kernel(length=5_000.0, noise=2.0), []
+    for space in spaces:
+        placed = place(space, RATINGS)
+        learned = learn_from(space, placed, far, refit=False)
+        question = ask(space, learned, RankingConfig(), placed.rows, 12, seed=3)
+        assert question.rows.tolist() == ask(space, None, RankingConfig(), placed.rows, 12, seed=3).rows.tolist()
+        assert np.isfinite(question.value).all()
+        assert np.ptp(question.mean) < 1e-3
+        found.append(question)
+        near = learn_from(space, placed, Kernel(length=2.0, noise=2.0), refit=False)
+        assert ask(space, near, RankingConfig(), placed.rows, 12, seed=3).rows.tolist() != question.rows.tolist()
+    np.testing.assert_allclose(found[0].value, found[1].value, rtol=1e-9)
+
+
+@pytest.mark.cluster
 @pytest.mark.parametrize("first", ["random", "spread"])
 def test_a_first_batch_is_drawn_by_its_seed_from_what_is_not_excluded(spaces, first) -> None:  # type: ignore[no-untyped-def]
     config = RankingConfig(first=first)

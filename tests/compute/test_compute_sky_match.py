@@ -73,3 +73,15 @@ def test_a_coverage_map_holds_the_positions_of_its_pixels() -> None:
     assert 0 < expected.sum() < 2000
     assert np.array_equal(in_moc(moc, ra_deg, dec_deg), expected)
     assert in_moc(moc, np.empty(0), np.empty(0)).shape == (0,)
+
+
+@pytest.mark.parametrize("radius_arcsec", [0.5, 3600.0, 324_000.0, 648_000.0])
+@pytest.mark.parametrize(("ra0", "dec0"), [(0.0, 0.0), (359.999, -89.9999), (10.0, 90.0), (180.0, 45.0)])
+def test_a_cone_holds_what_is_no_farther_than_its_radius(ra0: float, dec0: float, radius_arcsec: float) -> None:
+    random = np.random.default_rng(3)
+    ra_deg = np.concatenate([random.uniform(0, 360, 20_000), np.full(3, ra0), [(ra0 + 180) % 360]])
+    offsets = np.array([0, radius_arcsec, radius_arcsec * (1 + 1e-9)]) / 3600
+    dec_deg = np.concatenate([np.degrees(np.arcsin(random.uniform(-1, 1, 20_000))), dec0 - offsets, [-dec0]])
+    dec_deg = np.clip(dec_deg, -90, 90)
+    expected = separation_arcsec(ra0, dec0, ra_deg, dec_deg) <= radius_arcsec
+    assert in_cone(ra_deg, dec_deg, ra0, dec0, radius_arcsec).tolist() == expected.tolist()

@@ -7,6 +7,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from engine.cluster.counts import Counts, counted
 from engine.cluster.graph import neighbours_of_run, runs
 from engine.cluster.opened import open_release
 from engine.cluster.parts import PartsTask, do_unit, run_units
@@ -15,7 +16,7 @@ from engine.compute.digest import id_digest
 from engine.storage.lease import lease
 from engine.storage.store import Store
 from jobs import graph
-from jobs.units import Counts, counted, do_units
+from jobs.units import do_units
 from schemas.config import GraphJob
 from schemas.errors import BusyError, IntegrityError
 from tests.jobs.conftest import Generated

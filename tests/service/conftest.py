@@ -17,7 +17,8 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from engine.cluster.opened import OpenRelease, open_release
-from engine.cluster.serving import ReleaseSearcher, ServedCampaigns
+from engine.cluster.serving import ReleaseSearcher
+from engine.cluster.serving_campaigns import ServedCampaigns
 from engine.service.app import create_app
 from engine.storage.campaigns import CampaignStore, open_campaigns
 from engine.storage.store import Store
@@ -139,11 +140,17 @@ def store(database: str) -> Iterator[CampaignStore]:
 def make_app(served: Served, store: CampaignStore, tokens: TokenStore) -> Callable[..., FastAPI]:
     """Make an application with settings of one's own."""
 
-    def make(clock: Callable[[], float] | None = None, searcher: object | None = None, **settings: object) -> FastAPI:
+    def make(
+        clock: Callable[[], float] | None = None,
+        searcher: object | None = None,
+        release_map: object | None = None,
+        **settings: object,
+    ) -> FastAPI:
         config = ServeConfig.model_validate({"release": str(served.output), **settings})
         campaigns = ServedCampaigns(store, campaign_job.place_of(str(served.output)))
         asked = searcher or ReleaseSearcher(served.release)
-        return create_app(asked, campaigns, tokens, config, **({"clock": clock} if clock else {}))  # type: ignore[arg-type]
+        others = {"release_map": release_map, **({"clock": clock} if clock else {})}
+        return create_app(asked, campaigns, tokens, config, **others)  # type: ignore[arg-type]
 
     return make
 

@@ -54,6 +54,14 @@ def test_neighbours_leave_out_what_is_near_on_the_sky_or_outside_a_cone(reader: 
     assert {row["object_id"] for row in one["neighbours"]} == {served.id(row) for row in (10, 11, 12, 13)}
 
 
+def test_some_of_the_neighbours_can_be_asked_for_by_their_ranks(reader: TestClient, served: Served) -> None:
+    asked = {"id": served.id(5), "k": 9}
+    every = reader.get("/v1/neighbours", params=asked).json()["answers"][0]["neighbours"]
+    some = reader.get("/v1/neighbours", params={**asked, "rank": [2, 7, 100]}).json()["answers"][0]["neighbours"]
+    assert some == [every[1], every[6]]
+    assert reader.get("/v1/neighbours", params={**asked, "rank": 0}).status_code == 422
+
+
 def test_a_position_stands_for_the_object_nearest_to_it(reader: TestClient, served: Served) -> None:
     asked = {"ra": 0.00008, "dec": 10.0, "k": 3}
     (one,) = reader.get("/v1/neighbours", params=asked).json()["answers"]
@@ -147,7 +155,9 @@ def test_components_that_are_no_finite_numbers_are_refused(reader: TestClient, v
         {"ra": "nan", "dec": 0},
         {"ra": "inf", "dec": 0},
         {"id": "1", "format": "fits"},
-        {"id": "1", "where": "mag_r < 3"},
+        {"id": "1", "moc": "3/1"},
+        {"id": "1", "where": ""},
+        {"id": "1", "approximate": 0},
         {"id": "1", "release": "s3://bucket"},
     ],
     ids=str,

@@ -8,8 +8,8 @@ from fastapi import FastAPI
 from starlette.testclient import TestClient
 
 from engine.cluster import campaign as campaigning
-from engine.cluster import serving
-from engine.cluster.serving import ServedCampaigns
+from engine.cluster import serving_campaigns, turns
+from engine.cluster.serving_campaigns import ServedCampaigns
 from engine.storage.campaigns import CampaignStore
 from schemas.errors import BusyError
 from tests.service.conftest import N, Served, bearer
@@ -178,12 +178,12 @@ def test_a_space_is_read_once_and_who_waits_too_long_for_it_is_told_to_try_again
 ) -> None:
     read, opened = campaigning.open_campaign_space, []
     monkeypatch.setattr(
-        serving.campaigning, "open_campaign_space", lambda *arguments: opened.append(1) or read(*arguments)
+        serving_campaigns.campaigning, "open_campaign_space", lambda *arguments: opened.append(1) or read(*arguments)
     )
     client.post(f"{ODD}/next")
     client.post(f"{ODD}/next")
     assert len(opened) == 1
-    monkeypatch.setattr(serving, "PATIENCE_S", 0.05)
+    monkeypatch.setattr(turns, "PATIENCE_S", 0.05)
     busy = ServedCampaigns(store, str(served.output.resolve()))
     asking = busy._asking.one()
     with asking, pytest.raises(BusyError, match="too many questions at once"):
@@ -199,3 +199,26 @@ def test_of_many_who_ask_a_few_wait_and_the_others_are_told_at_once(store: Campa
             assert isinstance(first.exception(), BusyError)
         found = [one.exception() for one in asked]
     assert [type(one) for one in found if one] == [BusyError]
+
+
+def test_more_is_asked_beside_what_waits_so_that_a_rater_can_go_on(client: TestClient, store: CampaignStore) -> None:
+    first = client.post(f"{ODD}/next").json()
+    ids = [one["object_id"] for one in first["asked"]]
+    rate(client, "one", **{f"o{object_id}": 3 for object_id in ids[:3]})
+    assert client.post(f"{ODD}/next", json={"n": 3}).json()["asked"] == first["asked"][3:]
+    more = client.post(f"{ODD}/next", json={"n": 9}).json()["asked"]
+    assert more[:3] == first["asked"][3:]
+    assert len({one["object_id"] for one in more} | set(ids)) == 12
+    assert client.post(f"{ODD}/next").json()["asked"] == more
+    (_, record) = store.rankings("odd", "ann")[-1]
+    assert record.waiting == tuple(ids[3:])
+    campaign = store.campaign("odd")
+    space = campaigning.open_campaign_space(campaign, 1, lambda n: None)
+    again = campaigning.reproduce(store, campaign, record, space)
+    assert [one.object_id for one in again.asked] == [one["object_id"] for one in more[3:]]
+
+
+def test_what_waits_is_asked_again_where_there_is_nothing_beside_it(client: TestClient, store: CampaignStore) -> None:
+    everything = client.post(f"{ODD}/next", json={"n": 1000}).json()["asked"]
+    assert len(everything) == N
+    assert client.post(f"{ODD}/next", json={"n": 1000}).json()["asked"] == everything

@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from PIL import Image
 from starlette.testclient import TestClient
 
-from engine.cluster import serving
+from engine.cluster import serving, turns
 from engine.cluster.pictures import pictures_of
 from engine.cluster.serving import ReleaseSearcher
 from tests.service.conftest import BOMB, CUT, HTML, MISSING, Served, bearer
@@ -87,7 +87,7 @@ def test_no_more_than_a_few_pictures_are_drawn_at_once(
         return [np.zeros((8, 8, 3), np.uint8)]
 
     monkeypatch.setattr(serving, "pictures_of", slow)
-    monkeypatch.setattr(serving, "PATIENCE_S", 0.1)
+    monkeypatch.setattr(turns, "PATIENCE_S", 0.1)
     client = TestClient(make_app(searcher=ReleaseSearcher(served.release)), headers=bearer(token_of("read")))
     path, found = f"/v1/objects/{served.id(0)}/cutout.jpg", []
     threads = [threading.Thread(target=lambda: found.append(client.get(path).status_code)) for _ in range(4)]

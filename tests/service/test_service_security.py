@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import re
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -16,7 +17,7 @@ from starlette.testclient import TestClient
 
 from engine.service import limits
 from engine.service.app import OPENAPI
-from engine.service.limits import RateLimit
+from engine.service.limits import DailyQuota, RateLimit
 from engine.service.security import HEALTH
 from engine.storage.tokens import TokenStore
 from tests.service.conftest import Served, bearer
@@ -39,14 +40,14 @@ def operations(app: FastAPI) -> Iterator[tuple[str, str]]:
     """Method and path of everything that the service says it does."""
     for path, item in app.openapi()["paths"].items():
         for method in item:
-            yield method.upper(), path.replace("{object_id}", "1").replace("{name}", "odd")
+            yield method.upper(), re.sub("{object_id}|{job}", "1", path).format(name="odd", kind="index")
 
 
-def test_every_route_but_health_asks_for_a_token(make_app: Make) -> None:
+def test_every_route_of_data_asks_for_a_token(make_app: Make) -> None:
     app = make_app()
     client, found = TestClient(app), list(operations(app))
-    assert len(found) == 14
-    for method, path in [*found, ("GET", OPENAPI), ("GET", "/"), ("GET", "/docs"), ("OPTIONS", "/v1/release")]:
+    assert len(found) > 20
+    for method, path in [*found, ("GET", OPENAPI), ("GET", "/page/"), ("GET", "/docs"), ("OPTIONS", "/v1/release")]:
         answer = client.request(method, path)
         if path == HEALTH:
             assert answer.json() == {"status": "ok"}
@@ -60,7 +61,7 @@ def test_a_token_that_allows_nothing_else_opens_no_route(make_app: Make, token_o
     client = TestClient(app, headers=bearer(token_of("admin")))
     headers = {"Idempotency-Key": "k"}
     for method, path in operations(app):
-        if path != HEALTH:
+        if path != HEALTH and (method, path) != ("POST", "/v1/campaigns"):  # Which is what an admin may do.
             content = {"ids": ["1"], "ratings": [{"object_id": "1", "rating": 1}]} if method == "POST" else None
             answer = client.request(method, path, json=content, headers=headers)
             assert answer.status_code == 403, path
@@ -144,6 +145,19 @@ def test_more_than_a_token_may_ask_in_a_minute_is_put_off_and_others_are_not(mak
     assert [ann.get("/v1/release").status_code for _ in range(2)] == [200, 429]
 
 
+def test_more_than_a_token_may_ask_in_a_day_is_put_off_until_the_next(make_app: Make, token_of: Create) -> None:
+    clock = Clock()
+    app = make_app(clock=clock, quota_per_day=3)
+    ann, bob = (TestClient(app, headers=bearer(token_of("read", name=name))) for name in ("ann", "bob"))
+    assert [ann.get("/v1/release").status_code for _ in range(4)] == [200] * 3 + [429]
+    clock.now += 3600
+    answer = ann.get("/v1/release")
+    assert (answer.status_code, answer.headers["retry-after"]) == (429, str(23 * 3600))
+    assert bob.get("/v1/release").status_code == 200
+    clock.now += 23 * 3600
+    assert [ann.get("/v1/release").status_code for _ in range(4)] == [200] * 3 + [429]
+
+
 def test_without_tokens_each_address_has_its_rate_and_none_shares_that_of_a_token(
     make_app: Make, token_of: Create
 ) -> None:
@@ -171,6 +185,26 @@ def test_in_no_stretch_of_time_more_is_allowed_than_a_minutes_worth_and_what_tim
     for first, since in enumerate(allowed):
         for last in range(first, len(allowed)):
             assert last - first + 1 <= per_minute + (allowed[last] - since) * per_minute / 60 + 1e-6
+
+
+@given(st.lists(st.tuples(st.floats(0, 2e5), st.integers(1, 4)), max_size=30), st.integers(1, 6))
+@settings(max_examples=60, deadline=None)
+def test_a_quota_allows_each_day_what_it_says_and_says_when_there_is_more(
+    bursts: list[tuple[float, int]], per_day: int
+) -> None:
+    clock = Clock()
+    quota, allowed = DailyQuota(per_day, clock), []
+    for pause_s, n in bursts:
+        clock.now += pause_s
+        for _ in range(n):
+            if wait_s := quota.take("ann"):
+                assert 0 < wait_s <= 86_400 + 1e-6
+            else:
+                allowed.append(clock.now)
+    # A day begins with its first request, so that two of them may meet.
+    assert all(last - first > 0 for first, last in zip(allowed, allowed[2 * per_day :], strict=False))
+    clock.now += 86_401
+    assert [bool(quota.take("ann")) for _ in range(per_day + 1)] == [False] * per_day + [True]
 
 
 def test_callers_are_forgotten_before_they_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:

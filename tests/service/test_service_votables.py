@@ -20,7 +20,8 @@ from starlette.testclient import TestClient
 
 from engine.compute.sky import separation_arcsec
 from engine.service.answers import plain
-from engine.service.votables import votable, wanted
+from engine.service.tables import wanted
+from engine.service.votables import votable
 from schemas.service import ServeConfig
 from tests.service.conftest import HOSTILE_TEXT, Served, bearer
 

@@ -1,52 +1,88 @@
 """Routes about neighbours: the objects most like objects, positions or vectors."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import pyarrow as pa
-from fastapi import APIRouter, Query, Request, Response
+import pyarrow.compute as pc
+from fastapi import APIRouter, Depends, Query, Request, Response
 
-from engine.service.answers import neighbours_answer
+from engine.compute.rejects import Reject
+from engine.service.answers import neighbours_answer, said_of
 from engine.service.problems import ProblemError, wrong
 from engine.service.protocols import Searcher
-from engine.service.security import READS
-from engine.service.votables import VOTABLE, votable, wanted
-from schemas.service import NeighboursAnswer, NeighboursParameters, NeighboursQuestion, ServeConfig, TableFormat
-from schemas.tables import CUTOUT, NO_MATCH, STATUS, UNKNOWN_ID
+from engine.service.security import IMAGES, READS
+from engine.service.tables import TABLES, wanted, written
+from schemas.found import Found
+from schemas.service import (
+    ImageParameters,
+    NeighboursAnswer,
+    NeighboursParameters,
+    NeighboursQuestion,
+    ServeConfig,
+    TableFormat,
+)
+from schemas.tables import CUTOUT, NO_MATCH, RANK, STATUS, UNKNOWN_ID
 
-_AS_VOTABLE: dict[int | str, dict[str, Any]] = {200: {"content": {VOTABLE: {}}}}
+_BYTES = {"schema": {"type": "string", "format": "binary"}}
+_IMAGE = {"image/jpeg": _BYTES, "image/png": _BYTES, "application/fits": _BYTES, "application/octet-stream": _BYTES}
+
+
+async def _body(request: Request) -> bytes:
+    return await request.body()
 
 
 def routes(searcher: Searcher, config: ServeConfig) -> APIRouter:
     """Make the routes."""
     router = APIRouter(tags=["neighbours"], dependencies=[READS])
 
-    @router.get("/v1/neighbours", response_model=NeighboursAnswer, responses=_AS_VOTABLE)
+    @router.get("/v1/neighbours", response_model=NeighboursAnswer, responses=TABLES)
     def neighbours(request: Request, asked: Annotated[NeighboursParameters, Query()]) -> NeighboursAnswer | Response:
         """Find the neighbours of an object, or of the object at a position."""
-        question = asked.question
-        table = _answer(question)
-        if table[STATUS][0].as_py() in (UNKNOWN_ID, NO_MATCH):
-            raise ProblemError(404, "not-found", f"no such object: {table[STATUS][0]}")
-        return _written(request, asked.format, table)
+        found = _answer(asked.question)
+        status = found.table[STATUS][0].as_py()
+        if status in (UNKNOWN_ID, NO_MATCH):
+            raise ProblemError(404, "not-found", f"no such object: {status}")
+        if asked.rank:
+            wanted_ones = pc.is_in(found.table[RANK], pa.array(asked.rank, found.table.schema.field(RANK).type))
+            found = found._replace(table=found.table.filter(wanted_ones))
+        return _written(request, asked.format, found)
 
-    @router.post("/v1/neighbours", response_model=NeighboursAnswer, responses=_AS_VOTABLE)
+    @router.post("/v1/neighbours", response_model=NeighboursAnswer, responses=TABLES)
     def neighbours_of_many(
         request: Request, question: NeighboursQuestion, format: TableFormat | None = None
     ) -> NeighboursAnswer | Response:
         """Find the neighbours of objects, positions or vectors; of a query that has none, its status says why."""
         return _written(request, format, _answer(question))
 
-    def _answer(question: NeighboursQuestion) -> pa.Table:
+    @router.post(
+        IMAGES,
+        response_model=NeighboursAnswer,
+        responses=TABLES | {501: {"description": "The release's encoder is not here."}},
+        openapi_extra={"requestBody": {"required": True, "content": _IMAGE}},
+    )
+    def neighbours_of_image(
+        request: Request, image: Annotated[bytes, Depends(_body)], asked: Annotated[ImageParameters, Query()]
+    ) -> NeighboursAnswer | Response:
+        """Find the neighbours of an image, encoded as the release's own cutouts were; its bytes say what it is."""
+        if asked.k > config.most_k:
+            raise wrong("k", f"expected at most {config.most_k:,}")
+        found = searcher.similar(image, asked.question)
+        if isinstance(found, Reject):
+            detail = f"the image cannot be used: {found.reason.meaning}: {found.detail}"
+            raise ProblemError(422, found.reason.value, detail)
+        return _written(request, asked.format, found)
+
+    def _answer(question: NeighboursQuestion) -> Found:
         if question.k > config.most_k:
             raise wrong("k", f"expected at most {config.most_k:,}")
         if question.n * question.k > config.most_objects:
             raise wrong("k", f"expected at most {config.most_objects:,} neighbours of all queries together")
         return searcher.neighbours(question)
 
-    def _written(request: Request, asked: TableFormat | None, table: pa.Table) -> NeighboursAnswer | Response:
-        about = searcher.about()
-        if wanted(request, asked) == "votable":
-            return votable(table.drop_columns([CUTOUT]), {"release": about.release, "index": about.index})
-        return neighbours_answer(about, table)
+    def _written(request: Request, asked: TableFormat | None, found: Found) -> NeighboursAnswer | Response:
+        about, kind = searcher.about(), wanted(request, asked)
+        if kind == "json":
+            return neighbours_answer(about, found)
+        return written(found.table.drop_columns([CUTOUT]), kind, f"neighbours-{about.release}", said_of(about, found))
 
     return router

@@ -8,7 +8,7 @@ from engine.service.answers import cone_answer, object_answer
 from engine.service.problems import ProblemError, wrong
 from engine.service.protocols import Searcher
 from engine.service.security import READS
-from engine.service.votables import VOTABLE, votable, wanted
+from engine.service.tables import TABLES, wanted, written
 from schemas.service import ConeAnswer, ConeParameters, ObjectAnswer, ObjectId, ServeConfig
 
 
@@ -16,15 +16,16 @@ def routes(searcher: Searcher, config: ServeConfig) -> APIRouter:
     """Make the routes; those of single objects match any id, whatever is in it."""
     router = APIRouter(tags=["objects"], dependencies=[READS])
 
-    @router.get("/v1/cone", response_model=ConeAnswer, responses={200: {"content": {VOTABLE: {}}}})
+    @router.get("/v1/cone", response_model=ConeAnswer, responses=TABLES)
     def cone(request: Request, asked: Annotated[ConeParameters, Query()]) -> ConeAnswer | Response:
         """List the objects around a position, the nearest first."""
         if asked.radius_arcsec > config.most_radius_arcsec:
             raise wrong("radius_arcsec", f"expected at most {config.most_radius_arcsec:g}")
         found, about = searcher.cone(asked.cone), searcher.about()
         objects = found.slice(0, config.most_objects)
-        if wanted(request, asked.format) == "votable":
-            return votable(objects, {"release": about.release}, complete=len(objects) == len(found))
+        if (kind := wanted(request, asked.format)) != "json":
+            said = {"release": about.release, "n_found": str(len(found))}
+            return written(objects, kind, f"cone-{about.release}", said, complete=len(objects) == len(found))
         return cone_answer(about, objects, len(found))
 
     @router.get("/v1/objects/{object_id:path}")

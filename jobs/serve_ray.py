@@ -1,0 +1,80 @@
+"""Job: serve, over Ray. `build` is also what `serve run jobs.serve_ray:build` and a RayService import."""
+
+import os
+import signal
+import threading
+from contextlib import ExitStack
+from functools import partial
+from typing import Any
+
+from fastapi import FastAPI
+from ray import serve
+from ray.serve import Application
+from ray.serve.config import HTTPOptions
+
+from engine.cluster import deployment
+from engine.cluster.groups import Groups
+from engine.cluster.opened import OpenRelease, open_release
+from engine.cluster.serving import GroupedSearcher
+from engine.cluster.serving_campaigns import ServedCampaigns
+from engine.cluster.session import connect
+from engine.service.protocols import Campaigns
+from engine.storage.campaigns import open_campaigns
+from engine.storage.store import Store
+from jobs.campaign import place_of
+from jobs.report import note
+from jobs.serve import application, database_of, listening, log_to_the_terminal
+from schemas.service import ServeConfig
+
+NAME = "voorwerp"
+
+
+def run(config: ServeConfig) -> None:
+    """Serve until a signal says to end; errors as of `jobs.serve.run`, and StoreError where there is no such cluster."""
+    with listening(config) as taken:
+        host, port = taken.getsockname()[:2]
+    app = build(config.model_dump(mode="json"))
+    connect(config.ray)
+    ended = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: ended.set())
+    serve.start(proxy_location="EveryNode", http_options=HTTPOptions(host=host, port=port))
+    try:
+        serve.run(app, name=NAME, route_prefix="/")
+        note("serving", f"http://{host}:{port}/v1/release; tokens: voorwerp token create --help")
+        ended.wait()
+    finally:
+        serve.shutdown()
+
+
+def build(settings: dict[str, Any]) -> Application:
+    """Make the application of a `ServeConfig`, given as a mapping.
+
+    Raises
+    ------
+    InputNotFoundError
+        There is no finished release, or none of this id.
+    """
+    config = ServeConfig.model_validate(settings)
+    release = open_release(Store(config.release), config.as_of)
+    threads = max(1, (os.cpu_count() or 1) // config.replicas)
+    return deployment.application(
+        release,
+        config.release,
+        config.groups or 1,
+        config.replicas,
+        threads,
+        partial(_make_app, config),
+        partial(_make_campaigns, config, release.id, threads),
+    )
+
+
+def _make_app(config: ServeConfig, release: OpenRelease, groups: Groups, campaigns: Campaigns) -> FastAPI:
+    log_to_the_terminal()
+    # Open until its process ends.
+    return ExitStack().enter_context(application(config, release, GroupedSearcher(release, groups), campaigns))
+
+
+def _make_campaigns(config: ServeConfig, release_id: str, threads: int) -> ServedCampaigns:
+    release = open_release(Store(config.release), release_id)
+    return ServedCampaigns(open_campaigns(database_of(config)), place_of(config.release), threads, release)
