@@ -8,16 +8,12 @@ from functools import partial
 from typing import Any
 
 from fastapi import FastAPI
-from ray import serve
-from ray.serve import Application
-from ray.serve.config import HTTPOptions
 
 from engine.cluster import deployment
 from engine.cluster.groups import Groups
 from engine.cluster.opened import OpenRelease, open_release
 from engine.cluster.serving import GroupedSearcher
 from engine.cluster.serving_campaigns import ServedCampaigns
-from engine.cluster.session import connect
 from engine.service.protocols import Campaigns
 from engine.storage.campaigns import open_campaigns
 from engine.storage.store import Store
@@ -30,25 +26,23 @@ NAME = "voorwerp"
 
 
 def run(config: ServeConfig) -> None:
-    """Serve until a signal says to end; errors as of `jobs.serve.run`, and StoreError where there is no such cluster."""
+    """Serve until a signal says to end; errors as of `jobs.serve.run` and `engine.cluster.deployment.run`."""
     with listening(config) as taken:
         host, port = taken.getsockname()[:2]
-    app = build(config.model_dump(mode="json"))
-    connect(config.ray)
-    ended = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: ended.set())
-    serve.start(proxy_location="EveryNode", http_options=HTTPOptions(host=host, port=port))
-    try:
-        serve.run(app, name=NAME, route_prefix="/")
+
+    def until() -> None:
+        ended = threading.Event()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: ended.set())
         note("serving", f"http://{host}:{port}/v1/release; tokens: voorwerp token create --help")
         ended.wait()
-    finally:
-        serve.shutdown()
+
+    app = build(config.model_dump(mode="json"))
+    deployment.run(app, NAME, host, port, config.ray, until)
 
 
-def build(settings: dict[str, Any]) -> Application:
-    """Make the application of a `ServeConfig`, given as a mapping.
+def build(settings: dict[str, Any]) -> Any:
+    """Make the application for Ray Serve of a `ServeConfig`, given as a mapping.
 
     Raises
     ------

@@ -15,6 +15,7 @@ import pyarrow as pa
 from ray import serve
 from ray.exceptions import RayError, RayTaskError
 from ray.serve import Application
+from ray.serve.config import HTTPOptions
 from ray.serve.exceptions import BackPressureError, RayServeException
 from ray.serve.handle import DeploymentHandle
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -24,22 +25,23 @@ from engine.cluster.bulk import Asked
 from engine.cluster.filters import Filter
 from engine.cluster.groups import Groups, ShardGroup
 from engine.cluster.opened import OpenRelease, open_release
+from engine.cluster.session import connect
 from engine.storage.store import Store
+from schemas.config import RayConfig
 from schemas.errors import BusyError, VoorwerpError
 
 ANSWER_WITHIN_S = 30.0
 """After which a part of the service counts as not being there."""
 AT_ONCE = 32
 """Calls that one replica works on; those that wait meanwhile are searched together."""
-_CPUS = 0.1
-"""Ray counts with: replicas share the cores, and more of them than cores is no mistake."""
+_ACTOR = {"num_cpus": 0.1}
+"""As Ray counts: replicas share the cores, and more of them than cores is no mistake."""
 Handle = DeploymentHandle[Any]
 MakeApp = Callable[[OpenRelease, Groups, Any], ASGIApp]
 """Of the release, its groups and its campaigns, the application. It is called in the process that answers."""
 
 
-@serve.deployment(max_ongoing_requests=AT_ONCE, ray_actor_options={"num_cpus": _CPUS})
-class Shards:
+class _Shards:
     """A group of shards, opened and checked before it answers."""
 
     def __init__(self, output: str, release_id: str, numbers: Sequence[int], n_threads: int) -> None:
@@ -56,8 +58,7 @@ class Shards:
         return await asyncio.to_thread(self._group.search, asked, how, passing)
 
 
-@serve.deployment(ray_actor_options={"num_cpus": _CPUS})
-class Campaigns:
+class _Campaigns:
     """The campaigns, behind one process: what they learn is learned once."""
 
     def __init__(self, make: Callable[[], Any]) -> None:
@@ -80,9 +81,8 @@ class _Application:
         await serve.get_replica_context().servable_object.application(scope, receive, send)  # type: ignore[attr-defined]
 
 
-@serve.deployment(max_ongoing_requests=1000, ray_actor_options={"num_cpus": _CPUS})
 @serve.ingress(_Application())
-class Ingress:
+class _Ingress:
     """Answers HTTP."""
 
     def __init__(
@@ -96,6 +96,11 @@ class Ingress:
         release = open_release(Store(output), release_id)
         groups = Groups([RemoteGroup(handle) for handle in shards], release.id_type)
         self.application = make_app(release, groups, RemoteCampaigns(campaigns))
+
+
+Shards: Any = serve.deployment(_Shards, name="Shards", max_ongoing_requests=AT_ONCE, ray_actor_options=_ACTOR)
+Campaigns: Any = serve.deployment(_Campaigns, name="Campaigns", ray_actor_options=_ACTOR)
+Ingress: Any = serve.deployment(_Ingress, name="Ingress", max_ongoing_requests=1_000, ray_actor_options=_ACTOR)
 
 
 class RemoteGroup:
@@ -145,6 +150,23 @@ def result_of(response: Any) -> Any:
         raise BusyError("a part of the release cannot answer now; try again") from error
 
 
+def run(application: Application, name: str, host: str, port: int, ray: RayConfig, until: Callable[[], None]) -> None:
+    """Serve an application over a cluster until a function returns; then end what was begun.
+
+    Raises
+    ------
+    StoreError
+        There is no such cluster.
+    """
+    connect(ray)
+    serve.start(proxy_location="EveryNode", http_options=HTTPOptions(host=host, port=port))
+    try:
+        serve.run(application, name=name, route_prefix="/")
+        until()
+    finally:
+        serve.shutdown()  # type: ignore[no-untyped-call]
+
+
 def shares(release: OpenRelease, n_groups: int) -> list[list[int]]:
     """Share the shards that hold objects among at most n groups, about as many objects in each."""
     groups: list[list[int]] = [[] for _ in range(min(n_groups, len(release.shards)))]
@@ -183,9 +205,8 @@ def application(
     make_app, make_campaigns : callable
         Importable where the replicas run, or bound to settings that are.
     """
-    shards_: Any = Shards
     groups = [
-        shards_.options(name=f"Shards-{number}", num_replicas=n_replicas).bind(output, release.id, share, n_threads)
+        Shards.options(name=f"Shards-{number}", num_replicas=n_replicas).bind(output, release.id, share, n_threads)
         for number, share in enumerate(shares(release, n_groups))
     ]
     campaigns = Campaigns.bind(make_campaigns)

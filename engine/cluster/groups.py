@@ -2,8 +2,8 @@
 
     question ---> resolve (ids: every group) ---> search (every group, at the same time) ---> merge
 
-Every group answers exactly for its own shards, so the k nearest of what they find are the k nearest of all. Nothing here
-knows how a group is reached; `engine.cluster.deployment` reaches them through Ray Serve.
+Every group answers exactly for its own shards, so the k nearest of what they find are the k nearest of all. Nothing
+here knows how a group is reached; `engine.cluster.deployment` reaches them through Ray Serve.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -150,12 +150,9 @@ def merged(answers: Iterable[pa.Table], k: int) -> pa.Table:
     rank = np.arange(len(order)) - first[place]
     kept = rank < k
     unseen = np.minimum.reduceat(pc.fill_null(table[UNSEEN], np.inf).to_numpy()[order], first)[place][kept]
-    made = table.take(pa.array(order[kept]))
-    made = made.set_column(
-        made.schema.get_field_index(RANK), table.schema.field(RANK), pa.array(rank[kept] + 1, pa.int32())
-    )
-    return made.set_column(
-        made.schema.get_field_index(UNSEEN),
-        table.schema.field(UNSEEN),
-        pa.array(unseen, pa.float32(), mask=~np.isfinite(unseen)),
-    )
+    made = {
+        **dict(zip(table.column_names, table.take(pa.array(order[kept])).columns, strict=True)),
+        RANK: pa.array(rank[kept] + 1, pa.int32()),
+        UNSEEN: pa.array(unseen, pa.float32(), mask=~np.isfinite(unseen)),
+    }
+    return pa.table(made, schema=table.schema)

@@ -1,8 +1,8 @@
 """Load on an HTTP service from a process of its own: `python -m tests.benchmarks.load`, questions as JSON on its input.
 
 Either at a fixed rate, whatever the service does (open loop; an answer is late from when it was due, not from when it
-could be asked for), or by so many clients that each wait for their answer (closed loop). Plain sockets, so that little of
-the machine goes to asking.
+could be asked for), or by so many clients that each wait for their answer (closed loop). Plain sockets, so that little
+of the machine goes to asking.
 """
 
 import asyncio

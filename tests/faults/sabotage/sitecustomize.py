@@ -1,7 +1,7 @@
 """Loaded by every Python process of a test: makes the loading of some cutouts slow, hungry, deadly, endless or held.
 
-In the folder `marks`, a file named by its process says when that process last began to load a cutout, and a file "held N"
-that cutout N is being held until the file `until` is there.
+In the folder `marks`, a file named by its process says when that process last began to load a cutout, and a file
+"held N" that cutout N is being held until the file `until` is there.
 """
 
 import importlib.abc
