@@ -1,8 +1,9 @@
 """Scoring any number of objects against a few ratings, exactly, and only as far as it can matter.
 
-A pass over all objects takes the mean, in float32, and the largest covariance with a rated object, which alone bounds
-the standard deviation from above. Objects whose acquisition could still win by that bound are then scored in float64,
-the most promising first, until no other can be among the best: the answer is that of scoring everything.
+A pass over all objects takes, in float32, the mean and a bound of the standard deviation: from all ratings while they
+are few, later from the rated object that is most like it, which is enough then. Objects whose acquisition could still
+win by that bound are then scored in float64, the most promising first, until no other can be among the best: the answer
+is that of scoring everything.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -11,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from scipy.linalg import solve_triangular
 
 from engine.compute.acquisition import Acquisition, Valued, value_of
 from engine.compute.gp import MATERN_NU, Posterior, covariances, mean_and_sd
@@ -19,8 +21,12 @@ from engine.compute.one_thread import one_thread
 BLOCK_ROWS = 4_096
 CHECKED_AT_ONCE = 512
 _LOOKED_AT_ONCE = 4_096
+_FEW_RATED = 64
+"""Up to so many ratings all of them are used for the bound: it costs as many products for each covariance."""
 _ROUNDING = 1e-5
 """Error of a covariance in float32, at most."""
+_PRODUCT_ROUNDING = 6e-8
+"""Of each product in a sum, relative to it."""
 _EPSILON = 1e-9
 """Error of what was worked out in float64, at most, where the covariance of the ratings is badly conditioned."""
 
@@ -31,6 +37,8 @@ class Means(NamedTuple):
     mean: np.ndarray
     largest: np.ndarray
     """Covariance with the rated object that is most like it."""
+    explained: np.ndarray
+    """Of the variance, by the ratings; no more than that."""
 
 
 class Scored(NamedTuple):
@@ -68,7 +76,8 @@ def means_of(posterior: Posterior, vectors: np.ndarray, threads: int = 1, device
     points = torch.from_numpy(posterior.points / kernel.length).float().to(device)
     weights = torch.from_numpy(posterior.weights).float().to(device)
     squares = points.square().sum(1)
-    mean, largest = np.empty(len(vectors), np.float32), np.empty(len(vectors), np.float32)
+    mean, largest, explained = np.empty((3, len(vectors)), np.float32)
+    explain = _explainer(posterior, device)
 
     def score(start: int) -> None:
         rows = slice(start, start + BLOCK_ROWS)
@@ -80,10 +89,34 @@ def means_of(posterior: Posterior, vectors: np.ndarray, threads: int = 1, device
             distance = square.mul_(2 * MATERN_NU).sqrt_()
             covariance = (1 + distance + distance.square() / 3) * torch.exp(-distance)
         mean[rows] = (covariance @ weights).cpu().numpy()
-        largest[rows] = covariance.amax(1).cpu().numpy()
+        most = covariance.amax(1)
+        largest[rows] = most.cpu().numpy()
+        explained[rows] = explain(covariance, most).cpu().numpy()
 
     _by_block(score, len(vectors), threads)
-    return Means(mean if posterior.prior is None else mean + _prior_means(posterior, vectors, threads, device), largest)
+    if posterior.prior is not None:
+        mean += _prior_means(posterior, vectors, threads, device)
+    return Means(mean, largest, explained)
+
+
+def _explainer(posterior: Posterior, device: str) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
+    """Make the function of covariances, (b, n), and the largest of each, (b,), that says what is surely explained."""
+    noise, n = posterior.kernel.noise, len(posterior.points)
+
+    def by_one(_: torch.Tensor, most: torch.Tensor) -> torch.Tensor:
+        return (most - _ROUNDING).clamp_(min=0).square_().div_(1 + noise)
+
+    if n > _FEW_RATED:
+        return by_one
+    inverse = solve_triangular(posterior.factor, np.eye(n), lower=True)
+    slack = np.sqrt(n) * (_ROUNDING * np.linalg.norm(inverse, 2) + n * _PRODUCT_ROUNDING * np.linalg.norm(inverse))
+    factor = torch.from_numpy(inverse.T).float().to(device)
+
+    def by_all(covariance: torch.Tensor, most: torch.Tensor) -> torch.Tensor:
+        surely = (covariance @ factor).norm(dim=1).sub_(slack).clamp_(min=0).square_()
+        return torch.maximum(surely, by_one(covariance, most))
+
+    return by_all
 
 
 def score_all(posterior: Posterior, vectors: np.ndarray, threads: int = 1) -> Scored:
@@ -110,6 +143,10 @@ def _prior_means(posterior: Posterior, vectors: np.ndarray, threads: int, device
 
 def _by_block(score: Callable[[int], None], n: int, threads: int) -> None:
     """Call a function with the start of every block, which has a thread of its own."""
+    if n <= BLOCK_ROWS:  # Threads take longer to begin than this takes.
+        with one_thread():
+            score(0)
+        return
     with one_thread(), ThreadPoolExecutor(threads) as pool:
         for _ in pool.map(score, range(0, n, BLOCK_ROWS)):
             pass
@@ -154,11 +191,12 @@ class Candidates:
         self._rows = np.flatnonzero(allowed)
         self._slack = _scale(posterior)
         self._mean = found.mean[self._rows] + _ROUNDING * self._slack
-        largest = np.maximum(found.largest[self._rows].astype(float) - _ROUNDING, 0)
-        noise = posterior.kernel.noise
-        self._sd = np.sqrt(1 + noise - largest**2 / (1 + noise))
+        variance = 1 + posterior.kernel.noise - found.explained[self._rows].astype(float) * (1 - _ROUNDING)
+        self._sd = np.sqrt(np.maximum(variance, 0))
         self._threads = threads
         self._looked_at: np.ndarray
+        self._rest: float
+        """What is not looked at yet is worth no more."""
         self._sort(acquisition, best_rating)
 
     def best(self, posterior: Posterior, acquisition: Acquisition, best_rating: float, k: int) -> Best:
@@ -171,11 +209,12 @@ class Candidates:
             self._sort(acquisition, best_rating)
         valued = value_of(acquisition, best_rating)
         best = self._best_at(self._looked_at, posterior, valued, nothing(self._vectors.shape[1]), k)
-        for at in self._waiting:
-            self._looked_at = np.concatenate([self._looked_at, at])
-            best = self._best_at(at, posterior, valued, best, k)
-            if len(best.rows) == k and self._bound[at[-1]] < best.value[-1]:
+        while not (len(best.rows) == k and self._rest < best.value[-1]):
+            at = next(self._waiting, None)
+            if at is None:
                 break
+            self._looked_at, self._rest = np.concatenate([self._looked_at, at]), self._bound[at[-1]]
+            best = self._best_at(at, posterior, valued, best, k)
         return best
 
     def _sort(self, acquisition: Acquisition, best_rating: float) -> None:
@@ -190,7 +229,7 @@ class Candidates:
         _by_block(set_bound, len(self._rows), self._threads)
         self._sorted_for = best_rating
         self._waiting = _descending(self._bound)
-        self._looked_at = np.empty(0, int)
+        self._looked_at, self._rest = np.empty(0, int), np.inf
 
     def _best_at(self, at: np.ndarray, posterior: Posterior, valued: Valued, best: Best, k: int) -> Best:
         """Merge what is best at some places into the best so far."""
