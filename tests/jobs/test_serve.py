@@ -7,14 +7,18 @@ import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx2 as httpx
 import pytest
+from starlette.testclient import TestClient
 
 import jobs
 from engine.storage.tokens import open_tokens
+from jobs.serve import serving
 from schemas.errors import ConfigError, InputNotFoundError
+from schemas.service import ServeConfig
 from tests.jobs.conftest import Generated, command
 
 
@@ -115,3 +119,28 @@ def test_a_service_answers_until_it_is_told_to_end_and_finishes_what_it_is_asked
     lines = [json.loads(line) for line in stdout.splitlines()]
     assert [(line["route"], line["status"], line["caller"]) for line in lines] == [("/v1/neighbours", 200, "ann")] * 2
     assert token not in stdout + stderr
+
+
+def test_a_service_goes_on_with_its_release_when_there_is_a_newer_one(
+    database: str, make_release: Callable[..., Generated]
+) -> None:
+    old = make_release()
+    config = ServeConfig(release=str(old.output), database=database, anonymous_read=True)
+
+    def asked(client: TestClient, made: Generated) -> str:
+        """Ask about an object; the answer is right for these vectors. Return which release it is from."""
+        said = client.get("/v1/neighbours", params={"id": str(made.ids[0]), "k": 4, "include_self": True}).json()
+        found = [int(row["object_id"]) for row in said["answers"][0]["neighbours"]]
+        assert found == [object_id for object_id, _ in made.nearest(made.vectors[0], 4)]
+        assert client.get("/v1/release").json()["release"] == said["release"]
+        return str(said["release"])
+
+    with serving(config) as app:
+        client = TestClient(app)
+        before = asked(client, old)
+        new = make_release(seed=4, rows_per_partition=150)
+        assert asked(client, old) == before
+        listed = client.get("/v1/releases").json()["releases"]
+        assert [one["is_served"] for one in listed] == [False, True]
+    with serving(config) as app:
+        assert asked(TestClient(app), new) != before
