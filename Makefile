@@ -10,7 +10,7 @@ demo: $(INSTALLED)  ## Galaxies of the Hubble Deep Field, from an image to a pag
 	$(BIN)/voorwerp demo
 
 test: $(INSTALLED) lint  ## Lint, types, layers, and every test, two files at a time.
-	$(BIN)/pytest -n 2 --dist loadfile
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -235,8 +235,10 @@ def test_what_a_catalogue_says_is_shown_as_text(new_page: NewPage, open_service:
     expect(page.locator(".about")).to_contain_text(HOSTILE_TEXT)
     expect(page.locator(".about")).to_contain_text("<b>note</b>")
     expect(page.locator(".object > .picture img")).to_be_visible()
+    nearest = tiles(page)[0]
     page.locator(".gallery a.neighbour").first.click()
-    page.goto(f"{open_service.url}/#/search?q={tiles(page)[0]}")
+    expect(page.locator(".object h1")).to_have_text(nearest)
+    expect(page.locator(".gallery li").first).to_be_visible()
     assert page.evaluate("document.querySelectorAll('main script, main b, main [onerror]').length") == 0
 
 

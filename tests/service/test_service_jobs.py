@@ -488,7 +488,7 @@ def test_the_command_asks_a_service_and_goes_on_where_it_was_interrupted(
     served: Served, database: str, token_of: Create, tmp_path: Path
 ) -> None:
     table, output = tmp_path / "ids.parquet", tmp_path / "near.parquet"
-    token, ids = token_of("read"), np.resize(served.ids, 20_000)
+    token, ids = token_of("read"), np.resize(served.ids, 50_000)
     table.write_bytes(parquet(object_id=ids))
     (tmp_path / "token").write_text(token + "\n")
     with process(served, database) as (running, address):
@@ -499,15 +499,17 @@ def test_the_command_asks_a_service_and_goes_on_where_it_was_interrupted(
             until = time.monotonic() + 120
             while not remembered.exists() or json.loads(remembered.read_text() or "{}").get("job") is None:
                 assert time.monotonic() < until
-                time.sleep(0.02)
+                time.sleep(0.002)
+            running.send_signal(signal.SIGSTOP)  # The job does not end before the command does.
             first.send_signal(signal.SIGINT)
             said = first.communicate(timeout=60)[1]
+            running.send_signal(signal.SIGCONT)
         job = json.loads(remembered.read_text())["job"]
         assert (first.returncode, f"job {job} goes on" in said) == (130, True), said
         again = voorwerp(*asking)
         assert again.returncode == 0, again.stderr
         assert f"going on with job {job}" in again.stderr
-        assert "20,000 planned = 20,000 answered" in again.stderr
+        assert "50,000 planned = 50,000 answered" in again.stderr
         assert not remembered.exists()
         found = pq.read_table(output)
         assert found.equals(direct(served, Queries("id", len(ids), ids=pa.array(ids)), Question(20)))
