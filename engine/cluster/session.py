@@ -23,6 +23,10 @@ _ADVICE = "\nFailed to apply UDF transform"
 """Begins what Ray Data appends to the message of an exception."""
 
 
+_SLOW = "timed out during startup"
+"""In what Ray says of a node that does not come up."""
+
+
 @dataclass(frozen=True)
 class Resources:
     """What the session can use."""
@@ -108,13 +112,27 @@ def _start(address: str | None, num_cpus: int | None) -> None:
                 _check_reachable(address)
                 ray.init(address=address, **quiet)
             else:
-                ray.init(address="local", num_cpus=local_cpus(num_cpus), include_dashboard=False, **quiet)
+                _start_here(num_cpus=local_cpus(num_cpus), **quiet)
     except (OSError, RuntimeError, ValueError) as error:
         raise StoreError(f"ray.address: cannot use the Ray cluster at {address or 'this machine'}: {error}") from error
     finally:
         # Ray installs a handler of its own that aborts the process; a driver that is told to stop should clean up.
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, on_sigterm)
+
+
+def _start_here(**settings: Any) -> None:
+    """Start a local cluster; once more where a busy machine was slower than the half minute that Ray waits for it."""
+    for is_last in (False, True):
+        try:
+            ray.init(address="local", include_dashboard=False, **settings)
+            return
+        except Exception as error:  # Of no class of its own.
+            if _SLOW not in str(error):
+                raise
+            ray.shutdown()
+            if is_last:
+                raise RuntimeError(str(error)) from error
 
 
 def _check_reachable(address: str) -> None:
