@@ -3,7 +3,8 @@
 import threading
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future
-from typing import Generic, NamedTuple, TypeVar
+from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -11,7 +12,10 @@ Result = TypeVar("Result")
 MOST_TOGETHER = 64
 
 
-class _Call(NamedTuple):
+@dataclass(eq=False)
+class _Call:
+    """A call that waits: itself alone, whatever others ask; items, such as arrays, may not even be comparable."""
+
     kind: Hashable
     item: object
     result: Future  # type: ignore[type-arg]
@@ -54,7 +58,7 @@ class Batches(Generic[Item, Result]):
                 return []
             others = (one for one in self._waiting if one.kind == call.kind and one is not call)
             batch = [call, *(one for one, _ in zip(others, range(MOST_TOGETHER - 1), strict=False))]
-            self._waiting = [one for one in self._waiting if not any(one is taken for taken in batch)]
+            self._waiting = [one for one in self._waiting if one not in batch]
             return batch
 
     def _run(self, kind: Hashable, batch: Sequence[_Call]) -> None:

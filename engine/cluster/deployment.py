@@ -94,7 +94,7 @@ class _Ingress:
         campaigns: Handle,
     ) -> None:
         release = open_release(Store(output), release_id)
-        groups = Groups([RemoteGroup(handle) for handle in shards], release.id_type)
+        groups = Groups([RemoteGroup(handle) for handle in shards])
         self.application = make_app(release, groups, RemoteCampaigns(campaigns))
 
 

@@ -97,12 +97,10 @@ class Groups:
     ----------
     groups : sequence of Group
         That share the shards of the release.
-    id_type : pa.DataType
-        Of the release.
     """
 
-    def __init__(self, groups: Sequence[Group], id_type: pa.DataType) -> None:
-        self._groups, self._id_type = groups, id_type
+    def __init__(self, groups: Sequence[Group]) -> None:
+        self._groups = groups
         self._threads = ThreadPoolExecutor(16 * len(groups), thread_name_prefix="groups")
 
     def find(self, ids: pa.Array) -> tuple[Places, pa.Table]:

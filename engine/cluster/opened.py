@@ -34,9 +34,8 @@ from schemas.validation import describe
 
 _FEW_IDS = 64
 """Up to so many ids are looked for in the row groups that can hold them, more in the whole column."""
-
-
-_MADE_OF_COLUMNS = ("directions", "slots")
+_MADE_WHEN_ASKED = ("directions", "slots")
+"""Properties that take memory in proportion to the objects."""
 
 
 class OpenShard:
@@ -149,7 +148,7 @@ class OpenShard:
     @property
     def columns_bytes(self) -> int:
         """What the columns that were read take in memory."""
-        made = [self.__dict__.get(name) for name in _MADE_OF_COLUMNS]
+        made = [self.__dict__.get(name) for name in _MADE_WHEN_ASKED]
         with self._reading:
             kept = list(self._columns.values())
         return sum(column.nbytes for column in (*kept, *made) if column is not None)
@@ -158,7 +157,7 @@ class OpenShard:
         """Let go of the columns that were read."""
         with self._reading:
             self._columns.clear()
-        for name in _MADE_OF_COLUMNS:
+        for name in _MADE_WHEN_ASKED:
             self.__dict__.pop(name, None)
 
     @cached_property
@@ -211,7 +210,8 @@ class OpenRelease:
 
     def only(self, numbers: Sequence[int]) -> "OpenRelease":
         """The same with some of its shards; the others are there under their numbers, without objects."""
-        shards = [shard if number in set(numbers) else shard.emptied() for number, shard in enumerate(self.shards)]
+        kept = set(numbers)
+        shards = [shard if number in kept else shard.emptied() for number, shard in enumerate(self.shards)]
         return replace(self, shards=shards)
 
     @property

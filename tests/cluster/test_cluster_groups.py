@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pyarrow as pa
@@ -40,7 +41,7 @@ def release(tmp_path_factory: pytest.TempPathFactory) -> OpenRelease:
 
 
 def groups_of(release: OpenRelease, shares: Sequence[Sequence[int]]) -> Groups:
-    return Groups([ShardGroup(release, numbers) for numbers in shares], release.id_type)
+    return Groups([ShardGroup(release, numbers) for numbers in shares])
 
 
 def some_ids(release: OpenRelease) -> pa.Array:
@@ -136,6 +137,16 @@ def test_calls_that_wait_are_answered_together_and_each_gets_its_own_result() ->
     assert results == {item: item * 10 for item in range(40)}
     assert sorted(batches_of) == [("even", 1), ("even", 19), ("odd", 20)]
     assert MOST_TOGETHER >= 20
+
+
+def test_questions_of_several_queries_that_wait_get_their_own_answers(release: OpenRelease) -> None:
+    group, ids = ShardGroup(release, range(SHARDS)), some_ids(release)
+    several = [Asked(np.arange(4), release.find(ids.slice(4 * (number % 20), 4))) for number in range(60)]
+    expected = [found_for(release, one, Question(5)) for one in several]
+    with ThreadPoolExecutor(30) as threads:
+        found = list(threads.map(lambda one: group.search(one, Question(5), ALL), several))
+    for one, known in zip(found, expected, strict=True):
+        assert one.equals(known)
 
 
 def test_one_bad_call_fails_for_its_caller_alone() -> None:
