@@ -177,8 +177,9 @@ def new_campaign(sky: Sky, store: CampaignStore) -> Callable[[str], str]:
 expect.set_options(timeout=PATIENCE_MS)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
+    """A browser that is closed after each file: while it is open, no other test can start an event loop."""
     with sync_playwright() as playwright:
         launched = playwright.chromium.launch(
             executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
