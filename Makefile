@@ -39,8 +39,9 @@ bench-serve: $(INSTALLED)  ## How fast a service of a million objects answers, a
 big-release: $(INSTALLED)  ## A release of 2 million generated objects in build/big, and 100,000 positions to ask about.
 	$(BIN)/python -m tests.benchmarks.big_release
 
-docs: $(INSTALLED)  ## Write docs/reference.md from the schemas.
+docs: $(INSTALLED)  ## Write docs/reference.md from the schemas, and docs/faults.md from the tests.
 	$(BIN)/python docs/make_reference.py
+	$(BIN)/python docs/make_faults.py
 
 constraints:  ## Resolve the newest versions again and pin them.
 	$(PYTHON) -m pip install -q uv

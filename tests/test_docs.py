@@ -23,6 +23,11 @@ def test_the_reference_is_what_the_schemas_say() -> None:
     assert (ROOT / "docs" / "reference.md").read_text() == written, "run `make docs`"
 
 
+def test_the_page_of_faults_is_what_the_marks_of_the_tests_say() -> None:
+    written = runpy.run_path(str(ROOT / "docs" / "make_faults.py"))["page"]()
+    assert (ROOT / "docs" / "faults.md").read_text() == written, "run `make docs`"
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_files_and_links_that_a_page_names_exist(page: Path) -> None:
     links = re.findall(r"\]\((?!https?://)([^)#]+)\)", page.read_text())

@@ -46,6 +46,7 @@ class CrashError(Exception):
     """What kills a build."""
 
 
+@pytest.mark.fault(32, "a crash at every write of a build")
 def test_a_build_that_is_killed_at_any_write_ends_as_an_undisturbed_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -79,6 +80,7 @@ def test_a_build_that_is_killed_at_any_write_ends_as_an_undisturbed_one(
     assert crashes == deadly - 1 > 10
 
 
+@pytest.mark.fault(32, "a half-built index beside a release")
 def test_the_old_release_serves_while_a_new_index_is_half_built(tmp_path: Path) -> None:
     ra_deg, dec_deg = positions(200)
     objects = {"object_id": np.arange(200), "ra_deg": ra_deg, "dec_deg": dec_deg}

@@ -75,6 +75,7 @@ def changed(release: OpenRelease, kind: str, how: str) -> str:
     return name
 
 
+@pytest.mark.fault(32, "a shard that was changed")
 @pytest.mark.parametrize("how", ["missing", "truncated", "swapped", "bit flipped"])
 @pytest.mark.parametrize("kind", ["boxes", "faiss", "objects"])
 def test_a_shard_that_changed_is_refused_by_name(release: OpenRelease, kind: str, how: str) -> None:
@@ -86,6 +87,7 @@ def test_a_shard_that_changed_is_refused_by_name(release: OpenRelease, kind: str
         ]()
 
 
+@pytest.mark.fault(34, "a shard exchanged for another, hashes and all")
 def test_boxes_that_give_other_answers_are_refused_even_with_a_right_hash(tmp_path: Path) -> None:
     write_release(tmp_path, objects(), clustered(N, DIMENSION))
     opened = open_release(Store(str(tmp_path)))

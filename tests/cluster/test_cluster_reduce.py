@@ -76,6 +76,7 @@ def test_partitions_are_counted_once_in_any_order(embeddings, ray_session: None)
         assert sum(told) == N_PARTITIONS
 
 
+@pytest.mark.fault(1, "SIGKILL to a worker that takes moments")
 @pytest.mark.cluster
 def test_a_killed_worker_changes_nothing(embeddings, ray_session: None, tmp_path: Path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
     store, parts = embeddings

@@ -119,6 +119,7 @@ def test_missing_tensors_are_refused_by_name(weights: dict[str, torch.Tensor]) -
     refuse({"0": torch.zeros(3)}, "found 1 tensors")
 
 
+@pytest.mark.fault(24, "weights of another network")
 def test_tensors_of_another_shape_are_refused(weights: dict[str, torch.Tensor]) -> None:
     refuse({**weights, "bn1.weight": torch.zeros(5)}, r"expects bn1\.weight as .* found \(5,\)")
 
@@ -129,6 +130,7 @@ def test_weights_for_another_number_of_bands_are_refused_with_the_preset_named(
     refuse(weights, rf"with 3 input band\(s\) expects {FIRST}.*check .*the preset's bands", bands=3)
 
 
+@pytest.mark.fault(24, "weights with NaN")
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_weights_that_are_not_finite_are_refused(weights: dict[str, torch.Tensor], value: float) -> None:
     broken = weights[FIRST].clone()
@@ -140,6 +142,7 @@ def test_weights_under_names_that_are_no_text_are_refused() -> None:
     refuse({0: torch.zeros(3)}, "weights: expected")  # type: ignore[dict-item]
 
 
+@pytest.mark.fault(24, "weights that overflow")
 def test_finite_weights_that_overflow_are_found_before_any_cutout_is_read(weights: dict[str, torch.Tensor]) -> None:
     huge = {key: tensor * 1e30 if tensor.ndim == 4 else tensor for key, tensor in weights.items()}
     with pytest.raises(DataError, match="returns NaN or infinity for a plain grey view"):

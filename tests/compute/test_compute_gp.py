@@ -226,6 +226,7 @@ def test_a_start_in_a_bad_place_does_not_keep_a_fit_there() -> None:
     assert stuck.log_likelihood == pytest.approx(good.log_likelihood, abs=1e-3)
 
 
+@pytest.mark.fault(36, "a fit that fails")
 def test_a_fit_that_fails_leaves_the_last_hyper_parameters_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise np.linalg.LinAlgError

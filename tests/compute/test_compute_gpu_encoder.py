@@ -204,6 +204,7 @@ def test_after_an_error_memory_is_freed_only_when_all_copies_are_over(monkeypatc
     assert device.log[-1] == "host waits for all"
 
 
+@pytest.mark.fault(26, "a device of simulated memory")
 @quick
 @given(capacity=st.integers(1, 40), batch=st.integers(1, 64))
 def test_a_batch_that_is_too_large_is_halved_until_it_fits(capacity: int, batch: int) -> None:
@@ -245,6 +246,7 @@ def test_few_views_do_not_pay_for_a_whole_batch() -> None:
         assert network.seen.pop() == seen
 
 
+@pytest.mark.fault(26, "views that overflow in half precision")
 @on_each_device
 def test_rows_that_half_precision_breaks_are_done_again_in_float32(device: str) -> None:
     network, some = Sums().to(device), views(7)

@@ -33,6 +33,7 @@ def catalogue(ids: list, ra: list | None = None, dec: list | None = None) -> pa.
     )
 
 
+@pytest.mark.fault(21, "positions out of range, missing and not finite")
 def test_a_small_catalogue_is_planned_as_by_hand() -> None:
     # Base pixels (Górski et al. 2005): id 3 lies in pixel 0, id 1 in pixel 4, id 2 in pixel 8.
     planned = plan_objects(catalogue([1, 2, 3, 4], [0, 45, 45, 0], [0, -80, 80, 91]), keep_first_duplicate=False)
@@ -74,6 +75,7 @@ def test_the_order_of_the_catalogue_does_not_matter(order: list[int]) -> None:
     assert table_digest(shuffled.objects) == table_digest(plan_objects(table, keep_first_duplicate=False).objects)
 
 
+@pytest.mark.fault(20, "ids that repeat")
 @pytest.mark.parametrize("ids", [[5, 6, 5, 7, 7, 7], ["a", "b", "a", "c", "c", "c"]])
 def test_duplicates_stop_the_plan_with_their_ids_and_the_way_out(ids: list) -> None:
     with pytest.raises(
@@ -97,6 +99,7 @@ def test_of_duplicates_the_first_is_kept_and_the_others_are_rejects() -> None:
     assert planned.rejects["reason"].to_pylist() == ["duplicate_id", "duplicate_id"]
 
 
+@pytest.mark.fault(23, "a catalogue of bad rows")
 def test_a_catalogue_without_one_valid_row_plans_no_objects() -> None:
     planned = plan_objects(catalogue([1, 2], ra=[None, 400.0]), keep_first_duplicate=False)
     assert len(planned.objects) == 0

@@ -125,6 +125,7 @@ def test_no_other_is_nearer_than_the_match(here: tuple[float, float], others: li
     assert separations[0] == pytest.approx(every[rows[0]], abs=0.01)
 
 
+@pytest.mark.fault(21, "positions that are not finite or out of range")
 @pytest.mark.parametrize(
     ("ra", "dec", "valid"),
     [
@@ -144,6 +145,7 @@ def test_a_position_is_finite_and_in_range(ra: float, dec: float, valid: bool) -
     assert sky.is_position(np.array([ra]), np.array([dec])).tolist() == [valid]
 
 
+@pytest.mark.fault(21, "right ascension and declination exchanged")
 def test_exchanged_columns_look_swapped_and_good_or_hopeless_ones_do_not() -> None:
     ra, dec = np.array([200.0, 300.0, 100.0]), np.array([10.0, -20.0, 30.0])
     assert sky.look_swapped(dec, ra)

@@ -102,6 +102,8 @@ def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
     return process.returncode, said
 
 
+@pytest.mark.fault(3, "SIGKILL to the command, twice")
+@pytest.mark.fault(1, "SIGKILL to three workers while each loads a cutout")
 def test_three_killed_workers_and_two_killed_drivers_change_nothing(
     tmp_path: Path, survey: Path, tiny_weights: Path, finished: Path
 ) -> None:
@@ -129,6 +131,8 @@ def test_three_killed_workers_and_two_killed_drivers_change_nothing(
     assert_same(output, vectors(finished))
 
 
+@pytest.mark.fault(17, "cutouts that kill their process, and one without end")
+@pytest.mark.fault(7, "a cutout that raises MemoryError")
 @pytest.mark.parametrize("stages", ["together", "apart"])
 def test_a_cutout_that_kills_its_process_is_one_reject(
     tmp_path: Path, survey: Path, tiny_weights: Path, finished: Path, stages: str
@@ -150,6 +154,8 @@ def test_a_cutout_that_kills_its_process_is_one_reject(
     assert_same(output, vectors(finished), without={1007, 1042, 1050, 1060})
 
 
+@pytest.mark.fault(28, "the same command a second time")
+@pytest.mark.fault(4, "SIGTERM to the command")
 def test_sigterm_finishes_the_units_in_work_and_frees_the_lease(
     tmp_path: Path, survey: Path, tiny_weights: Path, finished: Path
 ) -> None:
@@ -180,6 +186,7 @@ def test_sigterm_finishes_the_units_in_work_and_frees_the_lease(
     assert_same(output, vectors(finished))
 
 
+@pytest.mark.fault(2, "SIGKILL to a node of two while its units are in work")
 def test_a_lost_node_costs_time_and_nothing_else(
     tmp_path: Path, survey: Path, tiny_weights: Path, finished: Path
 ) -> None:

@@ -130,6 +130,7 @@ def crashing(at: int | None, after: bool) -> Iterator[None]:
             yield
 
 
+@pytest.mark.fault(3, "a crash before or after any write, in any order of workers, rivals and drivers")
 class Protocol(RuleBasedStateMachine):
     @initialize()
     def plan(self) -> None:

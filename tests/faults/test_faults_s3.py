@@ -94,6 +94,7 @@ BRIEF: dict[str, Fault] = {
 every_operation = pytest.mark.parametrize("operation", OPERATIONS.values(), ids=OPERATIONS)
 
 
+@pytest.mark.fault(8, "answers 500, 503, 429 of a proxy, at every kind of request")
 @every_operation
 @pytest.mark.parametrize("fault", BRIEF.values(), ids=BRIEF)
 def test_a_burst_of_faults_passes(bad: Bad, operation: Operation, fault: Fault) -> None:
@@ -102,6 +103,7 @@ def test_a_burst_of_faults_passes(bad: Bad, operation: Operation, fault: Fault) 
     assert rule.fired == 2
 
 
+@pytest.mark.fault(9, "a proxy that does not answer")
 @pytest.mark.parametrize("name", ["read", "open", "list", "create", "send a part"])
 def test_a_store_that_does_not_answer_is_asked_again(bad: Bad, name: str) -> None:
     operation = OPERATIONS[name]
@@ -110,6 +112,7 @@ def test_a_store_that_does_not_answer_is_asked_again(bad: Bad, name: str) -> Non
     assert rule.fired == 1
 
 
+@pytest.mark.fault(8, "answers 503 without end")
 @every_operation
 @pytest.mark.parametrize("fault", [status(503), reset], ids=["503", "reset"])
 def test_endless_faults_stop_after_so_many_tries_and_nothing_is_half_done(
@@ -124,6 +127,7 @@ def test_endless_faults_stop_after_so_many_tries_and_nothing_is_half_done(
     assert operation.run(bad.store) == operation.gives
 
 
+@pytest.mark.fault(12, "answers 403, at every kind of request")
 @every_operation
 def test_a_refusal_stops_at_once_and_names_key_and_principal(bad: Bad, operation: Operation) -> None:
     rule = bad.proxy.add(status(403), operation.method, operation.path, times=None)
@@ -133,6 +137,7 @@ def test_a_refusal_stops_at_once_and_names_key_and_principal(bad: Bad, operation
     assert rule.fired == 1
 
 
+@pytest.mark.fault(9, "a proxy that answers in drops")
 def test_a_slow_store_is_waited_for(bad: Bad) -> None:
     rule = bad.proxy.add(drip(pieces=4, pause_s=0.3), "GET", "/old", times=2)
     assert bad.store.read("old") == OLD  # Longer than the timeout, which is for a store that sends nothing.
@@ -140,6 +145,7 @@ def test_a_slow_store_is_waited_for(bad: Bad) -> None:
     assert rule.fired == 2
 
 
+@pytest.mark.fault(10, "bodies cut short, and a bit flipped")
 @pytest.mark.parametrize("fault", [truncated(1000), flipped(1000)], ids=["cut short", "one bit flipped"])
 def test_a_body_that_was_damaged_on_the_way_is_read_again(bad: Bad, fault: Fault) -> None:
     rule = bad.proxy.add(fault, "GET", "/old", times=2)
@@ -224,6 +230,7 @@ def test_a_file_that_stays_open_reads_through_bursts_and_says_what_the_store_sai
         bad.proxy.heal()
 
 
+@pytest.mark.fault(14, "a store that does what is asked and resets the connection")
 def test_of_rivals_whose_answers_are_lost_one_wins(bad: Bad) -> None:
     def lost(write: Callable[[], bool]) -> bool:
         rule = bad.proxy.add(reset_after, "PUT", "/commit", times=3)
@@ -239,6 +246,7 @@ def test_of_rivals_whose_answers_are_lost_one_wins(bad: Bad) -> None:
     assert bad.store.read("commit") == b"third"
 
 
+@pytest.mark.fault(14, "the same, when an upload is completed")
 def test_an_upload_that_was_completed_unheard_counts_as_written(bad: Bad) -> None:
     rules = [bad.proxy.add(fault, "POST", r"/new\?uploadId") for fault in (reset_after, status(404))]
     assert streamed(bad.store) == b"xy"
@@ -253,6 +261,7 @@ def test_an_upload_that_the_store_forgot_is_not_written(bad: Bad) -> None:
     assert bad.store.list() == ["old"]
 
 
+@pytest.mark.fault(8, "120 bursts, one after the other")
 def test_retries_do_not_run_dry(bad: Bad) -> None:
     # A strategy of the AWS SDK, used by Arrow, lives on a quota: after 100 retries it gave up at every first fault.
     with bad.store.filesystem.open_input_file(bad.store.full_path("old")) as file:

@@ -93,6 +93,7 @@ def test_a_burst_during_a_unit_changes_nothing(
     assert rule.fired == 2
 
 
+@pytest.mark.fault(8, "faults at every request of a unit")
 def test_bursts_at_every_request_of_a_unit_change_nothing(bad: Bad, planned: Store, expected: dict[str, Any]) -> None:
     rules = [
         bad.proxy.add(fault, *request_of, times=times)
@@ -118,6 +119,7 @@ def test_endless_faults_commit_nothing_and_the_unit_goes_through_later(
     assert_done_once(planned, embed(planned), expected)
 
 
+@pytest.mark.fault(12, "answers 403 for a container")
 def test_a_refusal_during_a_unit_stops_it_at_once_and_rejects_nothing(bad: Bad, planned: Store) -> None:
     rule = bad.proxy.add(status(403), "HEAD", "/cutouts-", times=None)
     with pytest.raises(StoreError, match=f"access denied to access key {ACCESS_KEY} at {planned.uri()}/cutouts-"):
@@ -127,6 +129,7 @@ def test_a_refusal_during_a_unit_stops_it_at_once_and_rejects_nothing(bad: Bad, 
     assert list(read_commits(planned, "e")) == []
 
 
+@pytest.mark.fault(14, "the same, at every try of a commit")
 def test_a_commit_whose_every_answer_is_lost_is_found_by_the_next_attempt(
     bad: Bad, planned: Store, expected: dict[str, Any]
 ) -> None:
@@ -160,6 +163,7 @@ def test_a_cutout_is_read_although_one_answer_was_bad(bad: Bad, fault: Fault) ->
     assert rule.fired == 1
 
 
+@pytest.mark.fault(10, "other bytes of the same and of another length, without end")
 @pytest.mark.parametrize("fault", [flipped(7), altered(lambda body: b"x" * len(body)), altered(lambda body: body[99:])])
 def test_a_cutout_of_wrong_bytes_is_a_reject(bad: Bad, fault: Fault) -> None:
     rule = bad.proxy.add(fault, "GET", "/old", times=None)
@@ -167,6 +171,7 @@ def test_a_cutout_of_wrong_bytes_is_a_reject(bad: Bad, fault: Fault) -> None:
     assert rule.fired == 2
 
 
+@pytest.mark.fault(11, "an object that is written again, then deleted")
 def test_a_cutout_that_was_replaced_or_deleted_since_is_a_reject(bad: Bad) -> None:
     uri = bad.store.uri("old")
     pin = pin_file(uri)
@@ -273,6 +278,7 @@ def test_a_store_that_fails_behind_an_open_container_rejects_nothing(bad: Bad, b
     np.testing.assert_array_equal(box.reader.read(box.reference, box.pin), expected)
 
 
+@pytest.mark.fault(13, "a container that is deleted while it is open")
 def test_a_container_deleted_while_it_is_open_is_no_damage_and_not_found_at_the_next_attempt(
     bad: Bad, box: Box
 ) -> None:
@@ -284,6 +290,7 @@ def test_a_container_deleted_while_it_is_open_is_no_damage_and_not_found_at_the_
     assert caught.value.reason is RejectReason.NOT_FOUND
 
 
+@pytest.mark.fault(10, "bodies cut short or ending in zeros")
 def test_bytes_of_a_container_that_are_bad_on_their_way_are_read_again(bad: Bad, box: Box) -> None:
     expected = CutoutReader(CutoutConfig()).read(box.reference, box.pin)
     # A tar has no checksums of its members; the others are read twice where theirs fail.
@@ -320,6 +327,7 @@ def test_files_are_asked_for_one_by_one_where_listing_is_refused(bad: Bad) -> No
     assert rule.fired == 1
 
 
+@pytest.mark.fault(9, "connections that are reset without end")
 def test_a_store_that_is_gone_rejects_nothing(bad: Bad) -> None:
     rule = bad.proxy.add(reset, times=None)
     for piece in ("", "#bytes=0-1", "#image[0]", ".h5#images[0]"):

@@ -109,11 +109,13 @@ def test_a_missing_catalogue_is_refused(job: Path, tmp_path: Path) -> None:
     assert_refused(result, 66, "catalogue.path: expected a catalogue, found nothing at .*none.csv")
 
 
+@pytest.mark.fault(24, "weights that are not there")
 def test_missing_weights_are_refused(job: Path, tmp_path: Path) -> None:
     result = voorwerp("release", job, "--weights", tmp_path / "none.safetensors", **UNREACHABLE_RAY)
     assert_refused(result, 66, "encoder.weights: expected a weights file, found nothing")
 
 
+@pytest.mark.fault(24, "weights cut short")
 def test_truncated_weights_are_refused_before_ray_starts(job: Path, tiny_weights: Path, tmp_path: Path) -> None:
     (tmp_path / "cut.safetensors").write_bytes(tiny_weights.read_bytes()[:-1000])
     result = voorwerp("release", job, "--weights", tmp_path / "cut.safetensors", **UNREACHABLE_RAY)
@@ -126,17 +128,20 @@ def test_an_unknown_preset_is_refused_with_the_known_ones(job: Path) -> None:
     )
 
 
+@pytest.mark.fault(22, "a column that is not there")
 def test_a_missing_column_is_refused_with_the_columns_there_are(job: Path) -> None:
     result = voorwerp("release", job, "--set", "catalogue.ra_column=ra_degrees", **UNREACHABLE_RAY)
     assert_refused(result, 65, "expected a column 'ra_degrees'", "did you mean 'ra_deg'")
 
 
+@pytest.mark.fault(23, "a catalogue without rows")
 def test_an_empty_catalogue_is_refused(job: Path, tmp_path: Path) -> None:
     (tmp_path / "empty.csv").write_text("object_id,ra_deg,dec_deg,cutout\n")
     result = voorwerp("release", job, "--catalogue", tmp_path / "empty.csv", **UNREACHABLE_RAY)
     assert_refused(result, 65, "expected at least one galaxy")
 
 
+@pytest.mark.fault(21, "a FITS column in hours")
 def test_right_ascension_in_hours_is_refused(job: Path, survey: Path, tmp_path: Path) -> None:
     table = Table.from_pandas(pd.read_csv(survey))
     table["ra_deg"] = (np.asarray(table["ra_deg"]) / 15) * units.hour
@@ -202,6 +207,7 @@ def test_a_preflight_refuses_options_that_cannot_be_meant(job: Path, tmp_path: P
     assert_refused(result, 2, "embed.workers: expected at most")
 
 
+@pytest.mark.fault(20, "two rows twice")
 def test_duplicate_ids_stop_with_a_list_or_keep_the_first(job: Path, survey: Path, tmp_path: Path) -> None:
     table = pd.read_csv(survey)
     table["cutout"] = [str(survey.parent / name) for name in table["cutout"]]
@@ -218,6 +224,7 @@ def test_a_stage_before_its_parent_says_what_to_run(job: Path) -> None:
     assert_refused(voorwerp("reduce", job), 66, "holds no embeddings yet")
 
 
+@pytest.mark.fault(39, "records of format 1")
 def test_an_output_of_an_earlier_format_is_refused_with_what_to_do(job: Path, tmp_path: Path) -> None:
     assert voorwerp("plan", job).returncode == 0
     store = Store(str(tmp_path / "out"))
@@ -259,6 +266,7 @@ def test_neighbours_without_ray_in_every_format(finished: Path, tmp_path: Path) 
         assert 1001 not in table["object_id"].tolist()
 
 
+@pytest.mark.fault(32, "a shard changed, a file missing, a file left over")
 @pytest.mark.cluster
 def test_verify_names_a_changed_a_missing_and_a_left_over_file(
     survey: Path, tiny_weights: Path, tmp_path: Path
@@ -279,6 +287,7 @@ def test_verify_names_a_changed_a_missing_and_a_left_over_file(
     assert_refused(voorwerp("neighbours", output, "--id", "1001"), 76, r"objects-00000.parquet: missing")
 
 
+@pytest.mark.fault(3, "SIGKILL to the command")
 @pytest.mark.cluster
 @pytest.mark.parametrize("kill", [signal.SIGKILL, signal.SIGTERM])
 def test_a_killed_release_resumes_by_the_same_command(tiny_weights: Path, tmp_path: Path, kill: signal.Signals) -> None:

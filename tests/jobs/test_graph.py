@@ -58,6 +58,7 @@ def test_rows_are_the_same_where_pytorch_compares_everything(generated: Generate
     assert made.table.equals(expected.table)
 
 
+@pytest.mark.fault(23, "a release of one object")
 def test_one_object_alone_is_accounted_for(make_release: Callable[..., Generated]) -> None:
     release = open_release(Store(str(make_release(n=1, n_shards=1, kind="flat").output)))
     (record,) = units_of_graph.runs(release, 10)

@@ -358,6 +358,7 @@ def test_many_queries_over_ray_give_the_answers_of_few_and_resume_where_they_sto
     assert found.to_pylist() == few.to_pylist()
 
 
+@pytest.mark.fault(3, "SIGKILL to a search of many queries")
 @pytest.mark.cluster
 def test_a_killed_search_resumes_by_the_same_command(generated: Generated, tmp_path: Path) -> None:
     at = np.random.default_rng(1).integers(0, 600, 60_000)

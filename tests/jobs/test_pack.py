@@ -50,6 +50,7 @@ def pack_job(catalogue: Path | str, output: Path | str) -> PackJob:
     return PackJob.model_validate({**settings, "pack": {"rows_per_group": 3}})
 
 
+@pytest.mark.fault(19, "files, tars, stacks and columns in one catalogue")
 def test_files_tars_stacks_and_columns_in_one_catalogue_give_the_vectors_of_files(
     survey: Path, tiny_weights: Path, tmp_path: Path, finished: Path
 ) -> None:
@@ -118,6 +119,7 @@ def test_what_cannot_be_packed_keeps_its_row_and_is_a_reject_with_a_reason(tiny_
     assert embedded.detail["rejected_by_reason"] == {"not_found": 1}
 
 
+@pytest.mark.fault(3, "an error in the middle of packing")
 def test_packing_goes_on_where_it_stopped_and_a_second_time_changes_nothing(
     survey: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], ray_session: None
 ) -> None:
@@ -189,6 +191,7 @@ def test_a_tar_that_was_replaced_before_it_is_packed_is_so_many_rejects(
     assert verify.run(str(tmp_path / "packed"))
 
 
+@pytest.mark.fault(13, "a tar that is replaced while it is packed")
 def test_a_tar_that_is_replaced_while_it_is_packed_is_so_many_rejects(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -211,6 +214,7 @@ def test_a_tar_that_is_replaced_while_it_is_packed_is_so_many_rejects(
     assert verify.run(str(tmp_path / "packed"))
 
 
+@pytest.mark.fault(11, "a file that is written again")
 def test_a_cutout_replaced_after_the_plan_is_a_reject_and_never_mixed_in(tiny_weights: Path, tmp_path: Path) -> None:
     catalogue = write_survey(tmp_path / "survey", 12)
     job = make_job(catalogue, tmp_path / "out", tiny_weights)

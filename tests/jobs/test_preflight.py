@@ -185,6 +185,7 @@ def sabotage(monkeypatch: pytest.MonkeyPatch, **what: object) -> None:
     monkeypatch.setenv("VOORWERP_TEST_SABOTAGE", json.dumps(what))
 
 
+@pytest.mark.fault(17, "a cutout that kills its process")
 def test_a_cutout_that_kills_its_process_ends_the_preflight_with_words_and_not_the_command(
     encoded: ReleaseJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:

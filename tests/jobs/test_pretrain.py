@@ -177,6 +177,7 @@ def _environment(pid: int) -> str:
         return ""
 
 
+@pytest.mark.fault(27, "SIGKILL to a worker and to the command in the middle of a training")
 def test_killed_workers_and_drivers_change_nothing(voted: Path, tmp_path: Path, ray_session: None) -> None:
     asked = {"most_epochs": 16, "patience": 16, "batch": 16, "checkpoint_seconds": 0}
     pretrain.run(make(voted, tmp_path / "clean", **asked))

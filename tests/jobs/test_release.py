@@ -157,6 +157,7 @@ def test_no_work_is_left_over(finished: Path) -> None:
     assert not [path for path in Store(str(finished)).list() if path.startswith("work/")]
 
 
+@pytest.mark.fault(30, "another preset")
 def test_another_preset_in_the_same_output_is_refused_and_harms_nothing(
     finished: Path, survey: Path, tiny_weights: Path
 ) -> None:
@@ -165,6 +166,7 @@ def test_another_preset_in_the_same_output_is_refused_and_harms_nothing(
     assert verify.run(str(finished))
 
 
+@pytest.mark.fault(30, "another catalogue")
 def test_another_catalogue_in_the_same_output_is_refused(finished: Path, tiny_weights: Path, tmp_path: Path) -> None:
     other = write_survey(tmp_path / "other", 12)
     with pytest.raises(OutputError, match="already holds the plan of another run"):
@@ -184,6 +186,7 @@ def test_another_number_of_components_reuses_the_embeddings_and_moves_current(
     assert verify.run(str(tmp_path))
 
 
+@pytest.mark.fault(15, "a survey with cutouts of each kind")
 def test_broken_cutouts_become_rejects_with_their_reasons(tiny_weights: Path, tmp_path: Path) -> None:
     catalogue = write_survey(tmp_path / "survey", 24)
     cutouts = catalogue.parent / "cutouts"
@@ -231,6 +234,7 @@ def test_a_run_that_goes_wrong_stops_and_goes_on_when_more_rejects_are_allowed(
     assert (counts["planned"], counts["embedded"], counts["rejected"]) == (40, 25, 15)
 
 
+@pytest.mark.fault(23, "a survey of broken cutouts")
 def test_when_every_cutout_is_broken_the_accounting_stands_and_nothing_is_published(
     tiny_weights: Path, tmp_path: Path
 ) -> None:

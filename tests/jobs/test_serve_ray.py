@@ -65,6 +65,7 @@ def serving(output: Path, *options: str) -> Iterator[Service]:
                     member.kill()
 
 
+@pytest.mark.fault(33, "SIGKILL to replicas while questions come")
 def test_a_service_over_ray_answers_as_one_process_does_and_survives_its_processes(
     generated: Generated, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

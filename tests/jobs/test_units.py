@@ -28,6 +28,7 @@ def task_of(generated: Generated, folder: Path) -> PartsTask:
     return PartsTask(**where, run_id="run", release=str(generated.output), release_id=release.id)
 
 
+@pytest.mark.fault(1, "SIGKILL to a worker of a search of many queries")
 @pytest.mark.cluster
 def test_a_worker_that_is_killed_changes_nothing(generated: Generated, tmp_path: Path, ray_session: None) -> None:
     release, task, mark = open_release(Store(str(generated.output))), task_of(generated, tmp_path), tmp_path / "killed"

@@ -44,6 +44,7 @@ def test_a_rater_is_asked_rates_and_is_asked_what_the_engine_asks_next(
     assert not {one["object_id"] for one in second["asked"]} & set(ids)
 
 
+@pytest.mark.fault(35, "a request that is sent again")
 def test_a_rating_that_is_sent_again_is_recorded_once_and_answered_alike(
     client: TestClient, store: CampaignStore, served: Served
 ) -> None:

@@ -441,6 +441,7 @@ def process(served: Served, database: str, *settings: str) -> Iterator[tuple[sub
             running.kill()
 
 
+@pytest.mark.fault(33, "SIGKILL to a service at work on a job")
 def test_a_service_that_is_killed_goes_on_with_its_jobs_each_unit_once(
     served: Served, database: str, token_of: Create, tmp_path: Path
 ) -> None:

@@ -199,6 +199,7 @@ def test_a_release_has_no_map_of_other_embeddings(tmp_path: Path, points: pa.Tab
     assert find_map(open_release(Store(str(tmp_path)))) is None
 
 
+@pytest.mark.fault(34, "a file of a map that was changed")
 def test_points_that_were_changed_are_not_served(tmp_path: Path, points: pa.Table) -> None:
     objects = {name: points[name] for name in ("object_id", "ra_deg", "dec_deg")}
     write_release(tmp_path, objects, clustered(N, 4, 5))

@@ -399,6 +399,7 @@ def test_each_request_is_one_json_line_without_tokens_wherever_they_were_put(
     assert all(line["bytes"] > 0 and line["milliseconds"] >= 0 for line in lines)
 
 
+@pytest.mark.fault(38, "a database of tokens that fails")
 def test_a_database_that_fails_lets_nobody_in_and_is_not_described(
     make_app: Make, token_of: Create, database: str, caplog: pytest.LogCaptureFixture
 ) -> None:

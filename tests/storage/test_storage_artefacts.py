@@ -80,6 +80,7 @@ def test_an_identity_that_json_writes_differently_is_still_its_own(local_store: 
     assert artefacts.claim(local_store, "plan", {"value": value}) == first
 
 
+@pytest.mark.fault(30, "two jobs at once")
 def test_of_two_jobs_that_claim_at_once_one_is_refused(store: Store) -> None:
     def claim(number: int) -> bool:
         try:
@@ -142,6 +143,7 @@ def test_an_artefact_is_finished_once_and_the_later_process_gets_the_first_manif
     assert artefacts.read_manifest(store, "plan", first.id) == first
 
 
+@pytest.mark.fault(31, "a manifest that was edited")
 @pytest.mark.parametrize(
     ("old", "new"),
     [(b"for a test", b"for fraud"), (b'"kind": "plan"', b'"kind": "index"'), (b'"format": 2', b'"format": 3')],
@@ -169,6 +171,7 @@ def test_a_cut_manifest_is_refused(local_store: Store, keep: int) -> None:
         artefacts.find(local_store, "plan", written.id)
 
 
+@pytest.mark.fault(31, "a parent that was made again")
 def test_a_parent_that_was_made_again_is_refused(local_store: Store) -> None:
     chain = finished_chain(local_store)
     assert artefacts.parent_of(local_store, chain["index"], "components") == chain["components"]
@@ -218,6 +221,7 @@ def test_a_cut_pointer_is_refused(local_store: Store, keep: int) -> None:
         artefacts.current_release(local_store)
 
 
+@pytest.mark.fault(31, "a release record that was edited")
 def test_a_release_record_that_was_edited_is_refused(local_store: Store) -> None:
     release = artefacts.publish(local_store, finished_chain(local_store)["index"])
     edit(local_store, paths.release(release.id), b'"plan_rows": 3', b'"plan_rows": 4')

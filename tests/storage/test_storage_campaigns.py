@@ -329,6 +329,7 @@ def test_what_is_acknowledged_in_a_file_is_on_the_disk(tmp_path: Path) -> None:
     assert found == ["wal", full, 1, 30_000]
 
 
+@pytest.mark.fault(38, "a PostgreSQL server that is ended and begun again")
 @pytest.mark.parametrize("url", ["postgres"], indirect=True)
 def test_a_server_that_is_lost_in_the_middle_is_told_and_found_again(store: CampaignStore, postgres: str) -> None:
     def write() -> None:
@@ -352,6 +353,7 @@ def test_the_tables_are_those_that_the_migrations_make(store: CampaignStore) -> 
     assert not kinds & {"add_table", "remove_table", "add_column", "remove_column"}
 
 
+@pytest.mark.fault(39, "a database of a later revision")
 def test_a_database_of_a_newer_version_is_refused(url: str) -> None:
     open_campaigns(url).close()
     database = campaign_tables.open_database(url)
@@ -362,6 +364,7 @@ def test_a_database_of_a_newer_version_is_refused(url: str) -> None:
         open_campaigns(url)
 
 
+@pytest.mark.fault(35, "a database that is locked")
 def test_a_writer_that_waits_too_long_records_nothing_and_can_try_again(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -381,6 +384,7 @@ def test_what_is_read_does_not_wait_for_a_writer(store: CampaignStore, url: str)
         assert requests(store.events("odd")) == ["a"]
 
 
+@pytest.mark.fault(38, "a database with damaged pages")
 def test_a_damaged_database_is_told(tmp_path: Path) -> None:
     path = tmp_path / "campaigns.sqlite"
     with closing(open_campaigns(str(path))) as store:
@@ -442,6 +446,7 @@ def test_other_databases_are_refused_without_the_password(target: str) -> None:
 # Faults
 
 
+@pytest.mark.fault(35, "a full disk")
 def test_on_a_full_disk_what_was_acknowledged_is_kept_and_no_more_is_taken(tmp_path: Path) -> None:
     path = str(tmp_path / "campaigns.sqlite")
     largest = 400_000  # Of any file, as if the disk had no room for more.
@@ -457,6 +462,7 @@ def test_on_a_full_disk_what_was_acknowledged_is_kept_and_no_more_is_taken(tmp_p
         store.record("odd", [rated(f"ann-{len(acknowledged)}")])
 
 
+@pytest.mark.fault(35, "SIGKILL to writers")
 def test_every_acknowledged_rating_survives_the_death_of_its_writer_exactly_once(url: str) -> None:
     names, order = ["ann", "bob", "eve", "dan"], random.Random(1)
     writing = raters(url, *names)

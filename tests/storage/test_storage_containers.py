@@ -193,6 +193,7 @@ def test_a_damaged_column_gives_the_right_images_or_rejects(changes: list[tuple[
             assert image(column(bytes(data)), row) == IMAGES[row]
 
 
+@pytest.mark.fault(16, "a row group of zeros")
 def test_a_row_group_that_unpacks_to_more_than_allowed_is_refused_before_it_is_whole(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -298,6 +299,7 @@ def test_links_within_a_file_are_followed_and_those_out_of_it_never_are(tmp_path
     assert reason(lambda: stack(data, "other")) is RejectReason.DECODE_ERROR
 
 
+@pytest.mark.fault(25, "HDF5 that points into other files")
 def test_data_that_lie_in_other_files_are_refused_and_not_read(tmp_path: Path) -> None:
     (tmp_path / "secret.bin").write_bytes(bytes([77]) * 128)
 

@@ -76,6 +76,7 @@ def test_the_vectors_of_a_mapped_index_are_not_read_into_memory(local_store: Sto
     assert isinstance(faiss.downcast_InvertedLists(mapped.invlists), faiss.OnDiskInvertedLists)
 
 
+@pytest.mark.fault(25, "indexes of kinds that abort FAISS")
 @pytest.mark.parametrize("name", forbidden())
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.usefixtures("unread")

@@ -119,6 +119,7 @@ def test_a_compressed_fits_image_is_read() -> None:
     np.testing.assert_array_equal(decode_cutout(sink.getvalue(), LIMITS).values, ramp(1))
 
 
+@pytest.mark.fault(18, "blank pixels of FITS")
 def test_scaled_and_blank_pixels_of_fits_are_values_and_nan() -> None:
     unit = fits.PrimaryHDU(np.arange(400, dtype=np.int16).reshape(20, 20))
     unit.header["BLANK"] = 7
@@ -130,6 +131,7 @@ def test_scaled_and_blank_pixels_of_fits_are_values_and_nan() -> None:
     assert values[0, 6] == 112.0
 
 
+@pytest.mark.fault(15, "empty files and texts")
 @pytest.mark.parametrize(
     "data",
     [
@@ -155,6 +157,7 @@ def test_what_is_no_image_is_a_decode_error(data: bytes) -> None:
     assert rejected(data) in (RejectReason.DECODE_ERROR, RejectReason.TOO_LARGE)
 
 
+@pytest.mark.fault(15, "random bytes behind every magic number")
 @settings(deadline=None, max_examples=150)
 @given(
     st.sampled_from([b"", b"SIMPLE  =", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"\x1f\x8b\x08"]),
@@ -172,6 +175,7 @@ FILES = {
 }
 
 
+@pytest.mark.fault(15, "images cut short")
 @pytest.mark.parametrize("kind", FILES)
 @pytest.mark.parametrize("fraction", [0.001, 0.1, 0.5, 0.9])
 def test_a_truncated_file_is_a_decode_error(kind: str, fraction: float) -> None:
@@ -203,6 +207,7 @@ def test_a_damaged_byte_gives_pixels_or_a_reject_and_nothing_else(kind: str, whe
     assert pixels.values.ndim == 3
 
 
+@pytest.mark.fault(16, "a PNG of 65,535 by 65,535 pixels")
 def test_a_header_that_promises_four_billion_pixels_is_rejected_before_decoding() -> None:
     def chunk(kind: bytes, content: bytes) -> bytes:
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
@@ -214,6 +219,7 @@ def test_a_header_that_promises_four_billion_pixels_is_rejected_before_decoding(
     assert rejected(huge) is RejectReason.TOO_LARGE
 
 
+@pytest.mark.fault(16, "a FITS file of zeros, gzipped")
 def test_a_gzip_bomb_is_unpacked_no_further_than_the_limit() -> None:
     bomb = gzip.compress(bytes(50_000_000))
     tracemalloc.start()
@@ -229,6 +235,7 @@ def test_a_fits_header_that_promises_more_pixels_than_allowed_is_rejected() -> N
     assert rejected(fits_cards(*cards)) is RejectReason.TOO_LARGE
 
 
+@pytest.mark.fault(16, "a compressed FITS cube")
 def test_a_compressed_cube_that_unpacks_to_more_pixels_than_allowed_is_rejected() -> None:
     # 200 bands of 30 x 30 in a few kilobytes; with larger numbers this is a bomb that max_bytes does not see.
     sink = io.BytesIO()

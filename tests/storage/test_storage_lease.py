@@ -31,6 +31,7 @@ def test_a_second_run_is_refused_with_the_first_one_named_and_enters_when_it_end
         assert store.exists(paths.LEASE)
 
 
+@pytest.mark.fault(28, "many runs at once")
 def test_of_many_runs_at_once_exactly_one_enters(store: Store) -> None:
     entered, barrier, leave = [], threading.Barrier(6), threading.Event()
 
@@ -55,6 +56,7 @@ def test_of_many_runs_at_once_exactly_one_enters(store: Store) -> None:
     assert len(entered) == 1
 
 
+@pytest.mark.fault(29, "a run that is killed")
 def test_the_lease_of_a_killed_run_on_this_machine_is_taken_over_at_once(store: Store) -> None:
     with lease(store):
         mine = decode(Lease, store.read(paths.LEASE), "")
@@ -65,6 +67,7 @@ def test_the_lease_of_a_killed_run_on_this_machine_is_taken_over_at_once(store: 
         assert decode(Lease, store.read(paths.LEASE), "").holder == held.holder
 
 
+@pytest.mark.fault(29, "a lease that nobody renews")
 def test_the_lease_of_another_machine_is_taken_over_when_it_is_no_longer_renewed(store: Store) -> None:
     store.write(paths.LEASE, left_by("elsewhere boot", 1, lifetime_s=2.0))
     with pytest.raises(BusyError, match="on elsewhere, process 1"), lease(store):
@@ -82,6 +85,7 @@ def test_a_held_lease_is_renewed_and_does_not_expire(store: Store) -> None:
             raise AssertionError
 
 
+@pytest.mark.fault(29, "a lease that is taken from its run")
 def test_a_run_whose_lease_was_taken_knows_and_leaves_the_new_one_alone(store: Store) -> None:
     with lease(store, lifetime_s=1.0) as held:
         store.write(paths.LEASE, left_by("elsewhere boot", 1))

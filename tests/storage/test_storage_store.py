@@ -132,6 +132,7 @@ def test_readers_of_a_local_file_see_the_old_or_the_new_of_any_length(local_stor
     assert read_while_writing(local_store, old, new) <= {old, new}
 
 
+@pytest.mark.fault(5, "a write that fails")
 def test_a_failed_local_write_leaves_the_old_file_and_no_other(local_store: Store) -> None:
     local_store.write("a/b", b"old")
     # pytest's own output file must still fit below the limit.
@@ -276,6 +277,7 @@ def write_half(store: Store, path: str, data: bytes, then: Callable[[], None] = 
         raise KeyboardInterrupt
 
 
+@pytest.mark.fault(5, "an error between the pieces of a write")
 @pytest.mark.usefixtures("small_parts")
 @pytest.mark.parametrize("size", [3, PART_BYTES + 3])
 def test_a_block_that_raises_writes_nothing_and_keeps_what_was_there(store: Store, size: int) -> None:
@@ -287,6 +289,7 @@ def test_a_block_that_raises_writes_nothing_and_keeps_what_was_there(store: Stor
     assert store.read("old") == b"old"
 
 
+@pytest.mark.fault(5, "an error between the parts of an upload")
 @pytest.mark.usefixtures("small_parts")
 def test_an_abandoned_upload_leaves_no_parts_to_pay_for(s3_store: Store) -> None:
     bucket, _, key = s3_store.full_path("abandoned").partition("/")
@@ -320,6 +323,7 @@ def write_stream(store: Store, path: str, data: bytes) -> None:
             sink.write(data[start : start + (1 << 18)])
 
 
+@pytest.mark.fault(6, "a disk of 2 MiB, mounted")
 @pytest.mark.parametrize("write", [Store.write, Store.create, write_stream])
 def test_a_full_disk_is_named_and_gets_nothing(small_disk: Store, write: Callable[[Store, str, bytes], object]) -> None:
     small_disk.write("out/old", b"old")

@@ -112,6 +112,7 @@ def test_tokens_that_cannot_be_are_refused(store: TokenStore, name: str, scopes:
     assert store.all() == []
 
 
+@pytest.mark.fault(39, "a database of an earlier revision")
 def test_a_database_of_campaigns_alone_gets_its_table_of_tokens_and_keeps_its_campaigns(path: Path) -> None:
     open_campaigns(str(path)).close()
     with closing(sqlite3.connect(path)) as database:
