@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 from time import perf_counter
+from typing import Literal
 
 from rich.table import Table
 
@@ -52,7 +53,7 @@ class Options(Record):
 class Preflight(Record):
     """The report of a preflight, as JSON."""
 
-    format: int = 1
+    format: Literal[1] = 1
     plan: str
     encoder: str
     work: Work

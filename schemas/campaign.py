@@ -217,6 +217,7 @@ class SimulatedCampaignJob(Section):
 class TrialRecord(Record):
     """One simulated campaign."""
 
+    format: Literal[1] = 1
     method: Method
     repeat: int
     metrics: dict[str, float | None]

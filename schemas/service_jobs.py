@@ -84,12 +84,14 @@ class QueryJob(Record):
 class JobStart(Record):
     """When a job was begun. Created once."""
 
+    format: Literal[1] = 1
     started_utc: str
 
 
 class JobUnits(Record):
     """Into which units of work a job was cut. Created once, after the queries of the units."""
 
+    format: Literal[1] = 1
     n_asked: int
     """Queries that units answer; the others have their reason already."""
     per_unit: int
@@ -98,6 +100,7 @@ class JobUnits(Record):
 class JobEnd(Record):
     """How a job ended. Created once: what comes first counts."""
 
+    format: Literal[1] = 1
     phase: EndPhase
     ended_utc: str
     n_done: int

@@ -33,8 +33,14 @@ LIBRARIES = ("voorwerp", "ray", "torch", "timm", "dask", "pyarrow", "faiss-cpu",
 AnyRecord = TypeVar("AnyRecord", bound=Record)
 
 
-def claim(store: Store, kind: Kind, identity: dict[str, Any]) -> str:
+def claim(store: Store, kind: Kind, identity: dict[str, Any], instead_of: str | None = None) -> str:
     """Give this output to one identity of a kind, or confirm that it already has it; return the artefact's id.
+
+    Parameters
+    ----------
+    store, kind, identity
+    instead_of : str, optional
+        Id of the artefact that gives way where the output belongs to it: that of the release before.
 
     Raises
     ------
@@ -46,7 +52,9 @@ def claim(store: Store, kind: Kind, identity: dict[str, Any]) -> str:
     identity = json.loads(canonical(identity))
     if not store.create(paths.claim(kind), encode(Claim(format=FORMAT, identity=identity))):
         holder = _claimed_identity(store, kind)
-        if holder != identity:
+        if identity_id(kind, holder) == instead_of != identity_id(kind, identity):
+            store.write(paths.claim(kind), encode(Claim(format=FORMAT, identity=identity)))
+        elif holder != identity:
             keys = sorted(key for key in holder.keys() | identity.keys() if holder.get(key) != identity.get(key))
             differences = "\n".join(
                 f"  {key}: the output holds {holder.get(key)!r}, this job asks for {identity.get(key)!r}"
@@ -303,8 +311,9 @@ def decode(model: type[AnyRecord], data: bytes, where: str) -> AnyRecord:
         for problem in error.errors():
             if problem["loc"] == ("format",):
                 found = 1 if problem["type"] == "missing" else problem["input"]
+                expected = problem.get("ctx", {}).get("expected", FORMAT)
                 raise IntegrityError(
-                    f"{where}: expected format {FORMAT}, found format {found}: another version of voorwerp made this "
+                    f"{where}: expected format {expected}, found format {found}: another version of voorwerp made this "
                     "output. Choose a new output, or use the version that made it."
                 ) from error
         raise IntegrityError(f"{where}: not a valid {model.__name__} record: {error}") from error
