@@ -6,11 +6,13 @@ from typing import Any
 import pytest
 import yaml
 
+from jobs.cli_options import overrides
 from jobs.encoder import preset_of
 from schemas.config import NeighboursJob, ReleaseJob, StretchConfig, load_job
 from schemas.errors import ConfigError, InputNotFoundError
 from schemas.model import FinetuneJob
 from schemas.preset import load_preset
+from schemas.tree import load_tree
 
 MINIMAL: dict[str, Any] = {
     "catalogue": {"path": "catalogue.csv"},
@@ -141,6 +143,25 @@ def test_a_file_that_is_no_yaml_mapping_is_refused(tmp_path: Path, content: byte
     path.write_bytes(content)
     with pytest.raises(ConfigError, match=str(path)):
         load_job(ReleaseJob, path, {})
+
+
+@pytest.mark.fault(25, "YAML that makes a folder where it is let")
+@pytest.mark.parametrize("door", ["job", "preset", "tree", "option"])
+def test_yaml_that_would_run_something_is_refused_and_never_runs(tmp_path: Path, door: str) -> None:
+    mark, path = tmp_path / "ran", tmp_path / "evil.yaml"
+    payload = f"!!python/object/apply:os.mkdir ['{mark}']"
+    path.write_text(f"output: {payload}\n")
+    doors = {
+        "job": lambda: load_job(ReleaseJob, path, {}),
+        "preset": lambda: load_preset(str(path)),
+        "tree": lambda: load_tree(str(path)),
+        "option": lambda: overrides({}, [f"output={payload}"]),
+    }
+    with pytest.raises(ConfigError):
+        doors[door]()
+    assert not mark.exists()
+    yaml.unsafe_load(payload)
+    assert mark.exists()
 
 
 def test_a_missing_file_is_told_apart_from_a_wrong_one(tmp_path: Path) -> None:

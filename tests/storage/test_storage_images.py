@@ -2,10 +2,13 @@
 
 import gzip
 import io
+import os
 import struct
 import tracemalloc
 import warnings
 import zlib
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -155,6 +158,25 @@ def test_scaled_and_blank_pixels_of_fits_are_values_and_nan() -> None:
 )
 def test_what_is_no_image_is_a_decode_error(data: bytes) -> None:
     assert rejected(data) in (RejectReason.DECODE_ERROR, RejectReason.TOO_LARGE)
+
+
+class Payload:
+    """What a malicious array holds: unpickling it makes a folder."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple:
+        return os.mkdir, (str(self.mark),)
+
+
+@pytest.mark.fault(25, "a NumPy file of objects, which would run elsewhere")
+@pytest.mark.parametrize("save", [np.save, np.savez])
+def test_a_numpy_file_with_a_payload_is_no_image_and_never_runs(tmp_path: Path, save: Callable[..., None]) -> None:
+    mark, sink = tmp_path / "ran", io.BytesIO()
+    save(sink, np.array([Payload(mark)], object))
+    assert rejected(sink.getvalue()) is RejectReason.DECODE_ERROR
+    assert not mark.exists()
 
 
 @pytest.mark.fault(15, "random bytes behind every magic number")

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from engine.storage.s3 import s3fs_client
 from engine.storage.store import Store, file_record, resolve, split_uri
 from schemas.errors import ConfigError, InputNotFoundError, StoreError
+from tests.disks import disk
 
 
 @contextmanager
@@ -308,13 +309,8 @@ def test_an_abandoned_upload_leaves_no_parts_to_pay_for(s3_store: Store) -> None
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Store]:
     """A disk of 2 MiB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", folder], capture_output=True, text=True)
-    if mounted.returncode:
-        pytest.skip(f"mounting a small disk was refused: {mounted.stderr.strip()}")
-    yield Store(str(folder))
-    subprocess.run(["umount", folder], check=True)
+    with disk(tmp_path / "disk", 2 << 20) as folder:
+        yield Store(str(folder))
 
 
 def write_stream(store: Store, path: str, data: bytes) -> None:
