@@ -351,7 +351,7 @@ def split_uri(uri: str) -> tuple[str, str]:
     Raises
     ------
     ConfigError
-        The scheme is neither file nor s3, or the path starts from the home of an unknown user.
+        The scheme is neither file nor s3, the path starts from the home of an unknown user, or there are credentials.
     """
     scheme, separator, rest = uri.partition("://")
     if not separator:
@@ -361,6 +361,12 @@ def split_uri(uri: str) -> tuple[str, str]:
             raise ConfigError(f"{uri}: {error}") from error
     if scheme == "file":
         return "file", str(Path(rest).absolute())
+    bucket = rest.partition("/")[0]
+    if "@" in bucket or (":" in bucket and scheme == "s3" and not bucket.startswith("arn:")):
+        raise ConfigError(
+            f"{scheme}://...: expected a URI without credentials, found some before the place, which is not repeated "
+            "here; give them as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or by a profile"
+        )
     if scheme == "s3":
         return "s3", rest
     raise ConfigError(f"{uri}: expected a local path or an s3:// URI, found the scheme {scheme!r}")

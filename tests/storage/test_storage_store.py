@@ -199,6 +199,16 @@ def test_other_schemes_are_refused_by_name(uri: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "uri", ["s3://KEY:a-secret@bucket/x", "s3://KEY:a/secret@bucket/x", "https://me:a-secret@example.org/x"]
+)
+def test_credentials_in_a_uri_are_refused_and_not_repeated(uri: str) -> None:
+    with pytest.raises(ConfigError, match="expected a URI without credentials") as raised:
+        Store(uri).exists("")
+    assert "secret" not in str(raised.value).replace("AWS_SECRET_ACCESS_KEY", "")
+    assert Store("s3://arn:aws:s3:eu-west-1:123456789012:accesspoint/mine/x@y").uri()
+
+
+@pytest.mark.parametrize(
     ("uri", "root", "expected"),
     [
         ("a.jpg", "/data", "/data/a.jpg"),
