@@ -1,5 +1,6 @@
 """Job: plan. A catalogue becomes a HATS table of valid objects in sky order, units of work, and rejects."""
 
+from collections.abc import Iterable, Iterator
 from time import perf_counter
 from typing import Any
 
@@ -43,6 +44,7 @@ def run(catalogue: CatalogueConfig, config: PlanConfig, store: Store) -> Manifes
     table = read_catalogue(catalogue)
     _warn_about_positions(table)
     planned = plan_objects(table, keep_first_duplicate=catalogue.on_duplicate == "first")
+    del table  # As large as what was planned of it.
     rows_per_unit = config.rows_per_unit or default_rows_per_unit(len(planned.objects))
     identity = {
         "objects_sha256": table_digest(planned.objects),
@@ -97,7 +99,7 @@ def _write(
     files = []
     with progress("plan", len(planned.objects), "objects") as advance:
         for part in slices:
-            rows = planned.objects.slice(part.start, part.stop - part.start)
+            rows = planned.objects.slice(part.start, part.stop - part.start).combine_chunks()
             path = paths.partition(part.order, part.pixel)
             files.append(write_table(folder, path, rows, rows_per_group=rows_per_unit))
             advance(len(rows))
@@ -107,18 +109,29 @@ def _write(
     work = units(slices, rows_per_unit)
     files.append(write_table(folder, paths.UNITS, pa.Table.from_pylist([unit._asdict() for unit in work])))
     files.append(write_table(folder, paths.REJECTS, planned.rejects))
-    ids = [*planned.objects[OBJECT_ID].to_pylist(), *planned.rejects[OBJECT_ID].to_pylist()]
+    ids = [planned.objects[OBJECT_ID], planned.rejects[OBJECT_ID]]
     return Manifest(
         kind="plan",
         id=plan_id,
         identity=identity,
-        counts={"planned": len(ids), "rejected": len(planned.rejects), "units": len(work), "partitions": len(slices)},
-        detail={**detail, "planned_digest": id_digest(ids)},
+        counts={
+            "planned": sum(map(len, ids)),
+            "rejected": len(planned.rejects),
+            "units": len(work),
+            "partitions": len(slices),
+        },
+        detail={**detail, "planned_digest": id_digest(_one_by_one(ids))},
         files=files,
         versions=library_versions(),
         durations_s={"plan": perf_counter() - started},
         created_utc=utc_now(),
     )
+
+
+def _one_by_one(columns: Iterable[pa.ChunkedArray]) -> Iterator[int | str]:
+    for column in columns:
+        for chunk in column.chunks:
+            yield from chunk.to_pylist()
 
 
 def _warn_about_positions(table: pa.Table) -> None:

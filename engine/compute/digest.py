@@ -32,14 +32,15 @@ def table_digest(table: pa.Table) -> str:
     """SHA-256 over names, types and values of a table, row order included; independent of chunks and of pyarrow."""
     digest = hashlib.sha256()
     for name in table.column_names:
-        column = table[name].combine_chunks()
+        column = table[name]
         digest.update(f"{name}\0{column.type}\0{len(column)}\0".encode())
-        digest.update(np.packbits(column.is_null().to_numpy(zero_copy_only=False)).tobytes())
+        digest.update(np.packbits(column.is_null().to_numpy()).tobytes())
         kind = column.type
         if pa.types.is_boolean(kind):
             column, kind = column.cast(pa.uint8()), pa.uint8()
         if pa.types.is_integer(kind) or pa.types.is_floating(kind):
-            digest.update(pc.fill_null(column, 0).to_numpy(zero_copy_only=False).tobytes())
+            for chunk in column.chunks:
+                digest.update(pc.fill_null(chunk, 0).to_numpy(zero_copy_only=False).tobytes())
         elif pa.types.is_string(kind) or pa.types.is_large_string(kind):
             _update_binary(digest, column.cast(pa.large_string()).cast(pa.large_binary()))
         elif pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
@@ -49,7 +50,13 @@ def table_digest(table: pa.Table) -> str:
     return digest.hexdigest()
 
 
-def _update_binary(digest: "hashlib._Hash", column: pa.Array) -> None:
-    filled = pc.fill_null(column, b"")
-    digest.update(pc.binary_length(filled).to_numpy(zero_copy_only=False).tobytes())
-    digest.update(b"".join(filled.to_pylist()))
+def _update_binary(digest: "hashlib._Hash", column: pa.ChunkedArray) -> None:
+    """Add all lengths as int64, then all bytes: what lies between the first and the last offset of each chunk."""
+    filled = [pc.fill_null(chunk, b"") for chunk in column.chunks]
+    for chunk in filled:
+        digest.update(pc.binary_length(chunk).to_numpy(zero_copy_only=False).tobytes())
+    for chunk in filled:
+        _, offsets, data = chunk.buffers()
+        if len(chunk) and data is not None:
+            ends = np.frombuffer(offsets, np.int64)[chunk.offset :][[0, len(chunk)]]
+            digest.update(memoryview(data)[ends[0] : ends[1]])

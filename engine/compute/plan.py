@@ -7,11 +7,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from engine.compute import sky
+from engine.compute.gather import gather
 from engine.compute.rejects import Reject, rejects_table
 from schemas.errors import DataError
 from schemas.partition import Unit
 from schemas.reject import RejectReason
-from schemas.tables import DEC, HEALPIX, OBJECT_ID, RA
+from schemas.tables import CUTOUT, DEC, HEALPIX, OBJECT_ID, RA
 
 _LISTED_DUPLICATES = 10
 _DUPLICATE = Reject(RejectReason.DUPLICATE_ID, "an earlier row has this id")
@@ -61,11 +62,24 @@ def plan_objects(catalogue: pa.Table, keep_first_duplicate: bool) -> Planned:
             _rejects(catalogue, ~repeated & ~valid, _BAD_COORD),
         ]
     )
-    kept = catalogue.filter(pa.array(~repeated & valid))
-    healpix = sky.healpix_29(kept[RA].to_numpy(), kept[DEC].to_numpy())
-    objects = kept.add_column(0, pa.field(HEALPIX, pa.int64(), nullable=False), pa.array(healpix))
-    order = pc.sort_indices(objects, [(HEALPIX, "ascending"), (OBJECT_ID, "ascending")])
-    return Planned(objects.take(order).combine_chunks(), rejects)
+    kept = np.flatnonzero(~repeated & valid)
+    healpix = sky.healpix_29(ra_deg[kept], dec_deg[kept])
+    order = _sky_order(healpix, catalogue[OBJECT_ID], kept)
+    objects = gather(catalogue, kept[order])
+    return Planned(
+        objects.add_column(0, pa.field(HEALPIX, pa.int64(), nullable=False), pa.array(healpix[order])), rejects
+    )
+
+
+def _sky_order(healpix: np.ndarray, ids: pa.ChunkedArray, rows: np.ndarray) -> np.ndarray:
+    """Order rows of a catalogue by their pixels, then by id: few rows share a pixel, so few ids are compared."""
+    order = np.argsort(healpix, kind="stable")
+    same = np.diff(healpix[order]) == 0
+    tied = np.flatnonzero(np.append(same, False) | np.append(False, same)) if len(order) else order
+    among = order[tied]
+    table = gather(pa.table({OBJECT_ID: ids}), rows[among]).append_column(HEALPIX, pa.array(healpix[among]))
+    order[tied] = among[pc.sort_indices(table, [(HEALPIX, "ascending"), (OBJECT_ID, "ascending")]).to_numpy()]
+    return order
 
 
 def repeats(ids: pa.ChunkedArray) -> np.ndarray:
@@ -95,4 +109,5 @@ def default_rows_per_unit(n_objects: int) -> int:
 
 
 def _rejects(catalogue: pa.Table, rows: np.ndarray, reject: Reject) -> pa.Table:
-    return rejects_table(catalogue.filter(pa.array(rows)), [reject] * int(rows.sum()))
+    named = catalogue.select([name for name in (OBJECT_ID, RA, DEC, CUTOUT) if name in catalogue.column_names])
+    return rejects_table(named.filter(pa.array(rows)), [reject] * int(rows.sum()))

@@ -34,6 +34,8 @@ from schemas.validation import did_you_mean
 _PARQUET = tuple(suffix for suffix, kind in SUFFIXES.items() if kind == "parquet")
 _FILES_AT_ONCE = 16
 """Reading the few columns beside the images is waiting for the store."""
+_ROWS_AT_ONCE = 1 << 17
+"""Of text: many fewer than have 2 GiB, which is the most that Arrow holds in one piece."""
 _HIVE_COLUMNS = ("Norder", "Dir", "Npix")
 _HATS_COLLECTION = "collection.properties"
 
@@ -246,5 +248,19 @@ def _degrees(column: pa.ChunkedArray, name: str, store: Store) -> pa.ChunkedArra
 
 
 def _absolute(column: pa.ChunkedArray, root: str) -> pa.ChunkedArray:
-    uris = [None if not uri else resolve(uri, root) for uri in column.to_pylist()]
-    return pa.chunked_array([pa.array(uris, pa.string())])
+    """Resolve every URI (`engine.storage.store.resolve`); an empty one becomes null."""
+    return pa.chunked_array(
+        [
+            _resolved(chunk.slice(start, _ROWS_AT_ONCE), root)
+            for chunk in column.chunks
+            for start in range(0, len(chunk), _ROWS_AT_ONCE)
+        ],
+        pa.string(),
+    )
+
+
+def _resolved(uris: pa.Array, root: str) -> pa.Array:
+    uris = uris.cast(pa.string())
+    relative = pc.invert(pc.or_(pc.match_substring(uris, "://"), pc.starts_with(uris, "/")))
+    absolute = pc.if_else(relative, pc.binary_join_element_wise(resolve("", root), uris, ""), uris)
+    return pc.if_else(pc.equal(uris, ""), pa.scalar(None, pa.string()), absolute)

@@ -4,17 +4,19 @@ import errno
 import os
 import stat
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from typing import NamedTuple
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from botocore.exceptions import ParamValidationError
 
 from engine.storage.failures import explained
-from engine.storage.references import Bytes, bytes_of, parse, split_tar_path, stack_reference
+from engine.storage.references import Bytes, bytes_of, files_of, in_containers, split_tar_path, stack_reference
 from engine.storage.s3 import s3fs_client
 from engine.storage.s3_file import S3File
 from engine.storage.store import Store, split_uri
@@ -27,6 +29,9 @@ LISTED_FROM = 32
 FILES_PER_LISTING = 2_000
 """A folder with more is listed in pieces at once: a listing itself is a chain of pages."""
 THREADS = 32
+_ROWS_AT_ONCE = 1 << 17
+_FILES_AT_ONCE = 1 << 18
+"""Whose names and pins are Python's own for a while, at about half a kilobyte each."""
 _READ_AHEAD_BYTES = 1 << 20
 """Of a tar: an object store takes about as long to answer as to send this much."""
 _NOWHERE = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)
@@ -75,15 +80,25 @@ def open_pinned(uri: str) -> Opened:
 
 def pin_file(uri: str) -> Pin | None:
     """Find out the version of a file; None where nothing is. Raises StoreError as `open_pinned`."""
+    if uri.startswith("/"):  # One question, where planning asks for millions of files.
+        return _pin_local(uri)
     try:
         store, path = _leading_somewhere(uri)
-        if not store.is_local:
-            return open_pinned(uri).pin
-        with explained(uri):
-            found = os.stat(path)
-        return Pin(found.st_size, str(found.st_mtime_ns))
+        return _pin_local(path) if store.is_local else open_pinned(uri).pin
     except InputNotFoundError:
         return None
+
+
+def _pin_local(path: str) -> Pin | None:
+    try:
+        found = os.stat(path)
+    except ValueError:  # A name that no file can have.
+        return None
+    except OSError as error:
+        if error.errno in _NOWHERE:
+            return None
+        raise StoreError(f"the store failed at {path}: {error}") from error
+    return Pin(found.st_size, str(found.st_mtime_ns)) if stat.S_ISREG(found.st_mode) else None
 
 
 def pin_files(uris: Iterable[str]) -> dict[str, Pin]:
@@ -148,19 +163,16 @@ def locate_cutouts(objects: pa.Table) -> pa.Table:
     StoreError
         The store failed or refused.
     """
-    uris = objects[CUTOUT].to_pylist()
-    tars = _read_tars({parts[0] for uri in uris if uri and (parts := split_tar_path(uri))})
-    references = [_resolve(uri, tars) if uri else None for uri in uris]
-    files = [parse(text).file if text else None for text in references]
+    uris = objects[CUTOUT]
+    tars: dict[str, _Tar] = {}
+    references = pa.chunked_array([_resolved(chunk, tars) for chunk in _few_rows_each(uris)], pa.string())
     # A tar keeps the pin with which it was read: members are where they are in that version of it.
-    pins = {uri: tar.pin for uri, tar in tars.items()}
-    pins |= pin_files({file for file in files if file} - pins.keys())
-    found = [pins.get(file) if file else None for file in files]
+    sizes, versions = _pins_of(references, {uri: tar.pin for uri, tar in tars.items()})
     place = objects.column_names.index(CUTOUT)
     return (
-        objects.set_column(place, CUTOUT, pa.array(references, pa.string()))
-        .append_column(CUTOUT_SIZE, pa.array([pin and pin.size_bytes for pin in found], pa.int64()))
-        .append_column(CUTOUT_VERSION, pa.array([pin and pin.version for pin in found], pa.string()))
+        objects.set_column(place, CUTOUT, references)
+        .append_column(CUTOUT_SIZE, sizes)
+        .append_column(CUTOUT_VERSION, versions)
     )
 
 
@@ -168,6 +180,51 @@ def pin_of(objects: pa.Table, row: int) -> Pin | None:
     """Take the pin of an object's cutout from a plan; None where no file was."""
     size_bytes, version = objects[CUTOUT_SIZE][row].as_py(), objects[CUTOUT_VERSION][row].as_py()
     return None if size_bytes is None else Pin(size_bytes, version)
+
+
+def _few_rows_each(column: pa.ChunkedArray) -> Iterator[pa.Array]:
+    for chunk in column.chunks:
+        yield from (chunk.slice(start, _ROWS_AT_ONCE) for start in range(0, len(chunk), _ROWS_AT_ONCE))
+
+
+def _resolved(uris: pa.Array, tars: dict[str, _Tar]) -> pa.Array:
+    """Turn paths through containers into references; tars that are met for the first time are read and added."""
+    uris = uris.cast(pa.string())
+    uris = pc.if_else(pc.equal(uris, ""), pa.scalar(None, pa.string()), uris)
+    inside = in_containers(uris)
+    paths = uris.filter(inside).to_pylist()
+    if not paths:
+        return uris
+    met = {parts[0] for path in paths if (parts := split_tar_path(path))}
+    tars |= _read_tars(met - tars.keys())
+    return pc.replace_with_mask(uris, inside, pa.array([_resolve(path, tars) for path in paths], pa.string()))
+
+
+def _pins_of(references: pa.ChunkedArray, known: Mapping[str, Pin]) -> tuple[pa.ChunkedArray, pa.ChunkedArray]:
+    """Find out sizes and versions of the files of references, each file once, in order of name and some at a time."""
+    files = [files_of(chunk).cast(pa.large_string()) for chunk in references.chunks]
+    encoded = pa.chunked_array(files, pa.large_string()).dictionary_encode().unify_dictionaries()
+    if not encoded.num_chunks:
+        return pa.chunked_array([], pa.int64()), pa.chunked_array([], pa.string())
+    names = encoded.chunk(0).dictionary
+    order = pc.sort_indices(names)
+    sizes, versions = [], []
+    for start in range(0, len(names), _FILES_AT_ONCE):
+        some = names.take(order.slice(start, _FILES_AT_ONCE)).to_pylist()
+        pins = {name: known[name] for name in some if name in known}
+        pins |= pin_files(name for name in some if name not in known)
+        found = [pins.get(name) for name in some]
+        sizes.append(pa.array([pin and pin.size_bytes for pin in found], pa.int64()))
+        versions.append(pa.array([pin and pin.version for pin in found], pa.string()))
+    place = np.empty(len(names), np.int32)
+    place[order.to_numpy()] = np.arange(len(names))
+    at = [pc.take(pa.array(place), chunk.indices) for chunk in encoded.chunks]
+    return _taken(sizes, at, pa.int64()), _taken(versions, at, pa.string())
+
+
+def _taken(values: Sequence[pa.Array], rows: Sequence[pa.Array], kind: pa.DataType) -> pa.ChunkedArray:
+    whole = pa.concat_arrays([pa.array([], kind), *values])
+    return pa.chunked_array([whole.take(some) for some in rows], kind)
 
 
 def _resolve(uri: str, tars: dict[str, _Tar]) -> str:

@@ -22,6 +22,7 @@ READ_TOGETHER = 128
 """Objects that a reader probably meets before it has forgotten the row group of the first."""
 WORTH_A_READ = 8
 """Cutouts for which a row group may be read: an eighth of its rows, so no more than eight times the bytes."""
+_COUNTED_TOGETHER = 1024 * READ_TOGETHER
 
 _BYTES = re.compile(r"(?P<file>.+)#bytes=(?P<first>[0-9]{1,18})-(?P<last>[0-9]{1,18})", re.DOTALL)
 _CELL = re.compile(r"(?P<file>.+)#(?P<name>[^#]+)\[(?P<row>[0-9]{1,18})\]", re.DOTALL)
@@ -78,8 +79,25 @@ def cells_of(file: str, name: str, n: int) -> pa.Array:
     return pc.binary_join_element_wise(f"{file}#{name}[", rows, "]", "")
 
 
+def files_of(references: pa.Array) -> pa.Array:
+    """Take the file of every reference, as `parse` does of one; null stays null."""
+    if not pc.any(pc.match_substring(references, "#")).as_py():
+        return references
+    of_bytes, of_cell = (
+        pc.replace_substring_regex(references, rf"(?s)^{pattern.pattern}$", r"\1") for pattern in (_BYTES, _CELL)
+    )
+    return pc.if_else(pc.match_substring_regex(references, rf"(?s)^{_BYTES.pattern}$"), of_bytes, of_cell)
+
+
 def scattered(cutouts: pa.ChunkedArray) -> bool:
     """Whether to read these references in their order is to read a Parquet row group for every few of them."""
+    n_groups = sum(
+        _n_groups(cutouts.slice(start, _COUNTED_TOGETHER)) for start in range(0, len(cutouts), _COUNTED_TOGETHER)
+    )
+    return n_groups > max(len(cutouts), NEARBY_ROWS) / WORTH_A_READ
+
+
+def _n_groups(cutouts: pa.ChunkedArray) -> int:
     cells = pc.extract_regex(cutouts, r"(?s)^(?P<column>.+#[^#]+)\[(?P<row>[0-9]{1,18})\]$")
     column, row = pc.struct_field(cells, "column"), pc.struct_field(cells, "row").cast(pa.int64())
     groups = pa.table(
@@ -87,13 +105,18 @@ def scattered(cutouts: pa.ChunkedArray) -> bool:
         ["read_together", "column", "group"],
     )
     in_parquet = pc.invert(pc.match_substring_regex(column, rf"\.({'|'.join(suffix[1:] for suffix in _HDF5)})#[^#]+$"))
-    n_groups = len(groups.filter(in_parquet).group_by(groups.column_names).aggregate([]))
-    return n_groups > max(len(cutouts), NEARBY_ROWS) / WORTH_A_READ
+    return len(groups.filter(in_parquet).group_by(groups.column_names).aggregate([]))
 
 
 def is_stack(file: str) -> bool:
     """Whether a file is an HDF5 stack, by its name."""
     return file.endswith(_HDF5)
+
+
+def in_containers(uris: pa.Array) -> pa.Array:
+    """Whether paths lead through a tar or a stack: those that `split_tar_path` or `stack_reference` take apart."""
+    patterns = (rf"(?s)^{pattern.pattern}$" for pattern in (_IN_TAR, _IN_STACK))
+    return pc.fill_null(pc.or_(*(pc.match_substring_regex(uris, pattern) for pattern in patterns)), False)
 
 
 def split_tar_path(uri: str) -> tuple[str, str] | None:

@@ -14,6 +14,8 @@ from engine.storage.references import (
     bytes_of,
     cell_of,
     cells_of,
+    files_of,
+    in_containers,
     is_stack,
     parse,
     scattered,
@@ -47,6 +49,20 @@ def test_the_cells_of_a_column_are_its_cells_one_by_one(file: str, name: str, n:
     cells = cells_of(file, name, n)
     assert cells.type == pa.string()
     assert cells.to_pylist() == [cell_of(file, name, row) for row in range(n)]
+
+
+@given(st.lists(st.one_of(FILES, st.builds(cell_of, FILES, COLUMNS, PLACES), st.just("/a#b[1]#bytes=0-5"), st.none())))
+def test_the_files_of_many_references_are_those_of_one_after_the_other(texts: list[str | None]) -> None:
+    files = files_of(pa.array(texts, pa.string()))
+    assert files.to_pylist() == [None if text is None else parse(text).file for text in texts]
+
+
+@given(
+    st.lists(st.one_of(TEXT, st.sampled_from(["/a.tar/b", "/a.tar/", "a.h5/7", ".h5/7", "/a.hdf5/x", "a\n.tar/\nb"])))
+)
+def test_paths_through_containers_are_those_that_are_taken_apart(texts: list[str]) -> None:
+    expected = [split_tar_path(text) is not None or stack_reference(text) != text for text in texts]
+    assert in_containers(pa.array(texts, pa.string())).to_pylist() == expected
 
 
 @pytest.mark.parametrize(
