@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from jobs import cli_ask, cli_map, cli_rank, cli_search, cli_serve
+from jobs import cli_ask, cli_map, cli_rank, cli_report, cli_search, cli_serve
 from jobs.cli_options import EXIT_CODES, overrides
 from schemas.config import PackJob, ReleaseJob, load_job
 from schemas.errors import ConfigError, VoorwerpError
@@ -342,14 +342,20 @@ def simulate(
 @app.command(epilog=EXIT_CODES)
 def verify(
     release: Annotated[str, typer.Argument(help="Output of a release.", show_default=False)],
+    public_key: Annotated[
+        Path | None,
+        typer.Option(help="Check as well that its report card is signed by this key.", show_default=False),
+    ] = None,
 ) -> None:
     """Recompute every hash, count and id digest of a release; list what is wrong, missing or left over.
 
     Example: `voorwerp verify out`
+
+    Example: `voorwerp verify out --public-key survey.key.pub`
     """
     from jobs import verify as job_module
 
-    if not job_module.run(release):
+    if not job_module.run(release, public_key):
         raise typer.Exit(1)
 
 
@@ -385,5 +391,6 @@ def demo(
 
 cli_map.add_to(app)
 cli_rank.add_to(app)
+cli_report.add_to(app)
 cli_serve.add_to(app)
 cli_ask.add_to(app)

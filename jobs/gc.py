@@ -61,12 +61,14 @@ def _named(store: Store, first: str, name: str) -> set[str]:
     """Paths, relative to a folder of an artefact or of work, of files that a manifest or a commit record names."""
     kind = _KINDS.get(first)
     if kind and store.exists(paths.manifest(kind, name)):
-        return {paths.MANIFEST, *(file.path for file in read_manifest(store, kind, name).files)}
+        folder = store.below(paths.artefact(kind, name))
+        signatures = folder.list(paths.SIGNATURES) if kind == "report" else []
+        return {paths.MANIFEST, *(file.path for file in read_manifest(store, kind, name).files), *signatures}
     finished = any(store.exists(paths.manifest(working, name)) for working in _WORKING)
     if finished or kind not in (None, "packed", "map"):
         return set()
-    folder = paths.work(name)
-    named = {path.removeprefix(f"{folder}/") for path in store.list(paths.commits(name))}
+    work = paths.work(name)
+    named = {path.removeprefix(f"{work}/") for path in store.list(paths.commits(name))}
     for commit in read_commits(store, name):
         named |= {file.path for file in commit.files}
     return named

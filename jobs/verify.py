@@ -4,6 +4,7 @@ Of a finished release all of it; of an output that only holds a packed catalogue
 """
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import pyarrow.dataset as pads
 from hats.io.validation import is_valid_catalog
@@ -13,6 +14,8 @@ from engine.compute.digest import add_digests, id_digest
 from engine.storage.artefacts import claimed, current_manifest, current_release, parent_of, read_manifest, release_chain
 from engine.storage.hats_catalogue import read_columns
 from engine.storage.parquet import read_table
+from engine.storage.reports import check_signature
+from engine.storage.signing import id_of, read_public_key
 from engine.storage.store import Store
 from jobs.report import accounting, console, note, progress
 from schemas import paths
@@ -22,20 +25,24 @@ from schemas.reject import WITHOUT_PLACE
 from schemas.tables import OBJECT_ID, REASON
 
 _CATALOGUES: set[Kind] = {"plan", "packed", "embeddings", "components", "predictions", "ellipse", "map"}
-_OF_EMBEDDINGS: tuple[Kind, ...] = ("moments", "components", "predictions", "ellipse", "map")
+_OF_EMBEDDINGS: tuple[Kind, ...] = ("moments", "components", "predictions", "ellipse", "map", "report")
 
 
-def run(output: str) -> bool:
+def run(output: str, public_key: Path | None = None) -> bool:
     """Verify the current release or the packed catalogue of an output; print what is wrong, return whether nothing is.
+
+    With a public key, check first that this release is the one whose report card was signed.
 
     Raises
     ------
     InputNotFoundError
-        There is neither.
+        There is neither, or no signature of this key.
     IntegrityError
-        A manifest itself is broken, so that nothing below it can be trusted.
+        A manifest itself is broken, so that nothing below it can be trusted; or this is not what the key has signed.
     """
     store = Store(output)
+    if public_key:
+        _check_signature(store, public_key)
     name, chain = _chain(store)
     beside = _beside(store, chain)
     problems: list[str] = []
@@ -47,6 +54,8 @@ def run(output: str) -> bool:
                 problems += _check_file(folder, record)
                 advance(1)
             known = {paths.MANIFEST, *(record.path for record in manifest.files)}
+            if manifest.kind == "report":
+                known |= set(folder.list(paths.SIGNATURES))
             problems += [
                 f"{folder.uri(path)}: left over, no manifest names it" for path in folder.list() if path not in known
             ]
@@ -60,6 +69,12 @@ def run(output: str) -> bool:
     note("verify", f"{name}: " + (f"{len(problems)} problems" if problems else "everything is as promised"))
     note("verify", accounting(made))
     return not problems
+
+
+def _check_signature(store: Store, public_key: Path) -> None:
+    key = read_public_key(public_key)
+    report = check_signature(store, current_release(store).id, key)
+    note("verify", f"report {report.id} of release {report.release} is signed by key {id_of(key)}")
 
 
 def _chain(store: Store) -> tuple[str, dict[Kind, Manifest]]:

@@ -11,7 +11,17 @@ FORMAT: Format = 2
 """Version of everything written under an output folder. A reader refuses any other."""
 
 Kind = Literal[
-    "encoder", "plan", "packed", "embeddings", "moments", "components", "index", "predictions", "ellipse", "map"
+    "encoder",
+    "plan",
+    "packed",
+    "embeddings",
+    "moments",
+    "components",
+    "index",
+    "predictions",
+    "ellipse",
+    "map",
+    "report",
 ]
 
 

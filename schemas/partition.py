@@ -32,6 +32,11 @@ class Partition(NamedTuple):
         """First pixel at order 29 inside: sorting by it gives the order of the rows."""
         return self.pixel << 2 * (29 - self.order)
 
+    @property
+    def end_healpix(self) -> int:
+        """The pixel at order 29 after the last one inside."""
+        return (self.pixel + 1) << 2 * (29 - self.order)
+
 
 class PartitionFile(Record):
     """A partition that was written."""

@@ -14,6 +14,8 @@
     |-- predictions/<id>/              manifest.json  HATS catalogue
     |-- ellipse/<id>/                    manifest.json  rejects.parquet  HATS catalogue
     |-- map/<id>/                        manifest.json  layout.safetensors  points.parquet  HATS catalogue
+    |-- report/<id>/                     manifest.json  report.json  report.html  tiles.parquet  prov.json
+    |                                    lineage.ndjson  signatures/<key>.sig
     |-- index/<id>/                      manifest.json  cells.safetensors  and for each shard
     |                                    boxes-00000.safetensors  shard-00000.faiss  objects-00000.parquet
     `-- work/<id>/                       until a stage ends: attempts/<unit>-<n>  parts/<unit>-<attempt>.parquet
@@ -60,6 +62,12 @@ CELLS = "cells.safetensors"
 LAYOUT = "layout.safetensors"
 POINTS = "points.parquet"
 DATASET = "dataset"
+REPORT = "report.json"
+REPORT_PAGE = "report.html"
+TILES = "tiles.parquet"
+PROVENANCE = "prov.json"
+LINEAGE = "lineage.ndjson"
+SIGNATURES = "signatures"
 WORK = "work"
 PARTS = "parts"
 QUERIES = "queries.parquet"
@@ -111,6 +119,11 @@ def boxes(number: int) -> str:
 def shard_objects(number: int) -> str:
     """Path of the objects of a shard, in order of their ids, relative to its index."""
     return f"objects-{number:05d}.parquet"
+
+
+def signature(key_id: str) -> str:
+    """Path of a signature, relative to its report. No manifest names it: keys may sign at any time."""
+    return f"{SIGNATURES}/{key_id}.sig"
 
 
 def work(embeddings_id: str) -> str:

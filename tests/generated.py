@@ -75,15 +75,26 @@ def write_release(
 
     encoder = _finish(store, "encoder", {"architecture": "none", "bands": 1, "weights_sha256": "0"}, {"source": "none"})
     identity = {"catalogue": "generated", "rows_per_partition": rows_per_partition}
-    plan = plan or _finish(store, "plan", identity, {"catalogue": "generated"})
+    digest = id_digest(table["object_id"].to_pylist())
+    counts = {"planned": len(table), "rejected": 0, "units": 1, "partitions": 1}
+    planned = {"catalogue": "/somewhere/generated.csv", "planned_digest": digest}
+    plan = plan or _finish(store, "plan", identity, planned, counts=counts)
     cutouts = CutoutConfig().model_dump(mode="json", exclude={"max_seconds"})
     embeddings = _finish(
         store,
         "embeddings",
         {"plan": plan.id, "encoder": encoder.id, "architecture": "none", "cutouts": cutouts},
-        {"preset": "none", "preset_sha256": "0", "embedded_digest": id_digest(table["object_id"].to_pylist())},
+        {
+            "preset": "none",
+            "preset_sha256": "0",
+            "rejected_by_reason": {},
+            "embedded_digest": digest,
+            "rejected_digest": id_digest([]),
+        },
         {"plan": as_parent(plan), "encoder": as_parent(encoder)},
+        {"planned": len(table), "embedded": len(table), "rejected": 0},
     )
+    variance = vectors.var(axis=0)
     identity = {"embeddings": embeddings.id, "space": "search", "n_components": vectors.shape[1], "method": "exact"}
     folder = store.below(paths.artefact("components", identity_id("components", identity)))
     partitions = []
@@ -97,7 +108,11 @@ def write_release(
         store,
         "components",
         identity,
-        {"n_components": vectors.shape[1], "partitions": [part.model_dump(mode="json") for part in partitions]},
+        {
+            "n_components": vectors.shape[1],
+            "explained_variance_ratio": (variance / max(variance.sum(), 1e-30)).tolist(),
+            "partitions": [part.model_dump(mode="json") for part in partitions],
+        },
         {"embeddings": as_parent(embeddings)},
         {"components": len(table)},
         [part.file for part in partitions],

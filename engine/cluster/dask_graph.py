@@ -5,6 +5,7 @@ from typing import Any
 
 import dask
 import ray
+from dask.callbacks import Callback
 from dask.delayed import Delayed
 from ray.util.dask import ray_dask_get
 from ray.util.dask.callbacks import CBS, RayCallback
@@ -13,6 +14,8 @@ from engine.cluster.session import causes
 from schemas.errors import StoreError
 
 DASK_CONNECT_TIMEOUT_S = 30
+THREADS = "threads"
+"""In this process: for what is done before a cluster has started."""
 
 Advance = Callable[[int], None]
 
@@ -26,7 +29,8 @@ def compute(graph: Sequence[Delayed], counted: str, scheduler: str, advance: Adv
     counted : str
         Name of the delayed function whose calls are the progress.
     scheduler : str
-        "ray", or the address of a dask.distributed scheduler (which has a dashboard: `advance` then jumps to the end).
+        "ray", "threads", or the address of a dask.distributed scheduler (which has a dashboard: `advance` then jumps to
+        the end).
     advance : callable
         Told of every counted call that ends.
 
@@ -38,6 +42,14 @@ def compute(graph: Sequence[Delayed], counted: str, scheduler: str, advance: Adv
     if scheduler == "ray":
         with causes():
             return list(dask.compute(*graph, scheduler=ray_dask_get, ray_callbacks=[_progress(counted, advance)]))
+    if scheduler == THREADS:
+
+        def ended(key: Any, *_: Any) -> None:
+            if str(key).startswith(counted):
+                advance(1)
+
+        with Callback(posttask=ended):
+            return list(dask.compute(*graph, scheduler=THREADS))
     from distributed import Client
 
     try:

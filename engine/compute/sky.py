@@ -1,5 +1,6 @@
 """Positions on the sphere: HEALPix pixels, adaptive partitions, separations and matches. Angles in degrees (ICRS)."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -8,6 +9,8 @@ if TYPE_CHECKING:  # It takes a third of a second to load, and astropy as long: 
     from mocpy import MOC
 
 HEALPIX_ORDER = 29
+WHOLE_SKY = tuple((0, pixel) for pixel in range(12))
+"""As HEALPix pixels: (order, pixel)."""
 DEEPEST_PARTITION_ORDER = 20
 """Pixels of 0.2 arcsec: where more objects than fit share one, the partition is simply larger."""
 
@@ -41,8 +44,8 @@ def healpix_29(ra_deg: np.ndarray, dec_deg: np.ndarray) -> np.ndarray:
     )
 
 
-def partition(healpix: np.ndarray, max_rows: int) -> list[Slice]:
-    """Cut the sky into the largest pixels that hold at most `max_rows` objects each.
+def partition(healpix: np.ndarray, max_rows: int, within: Sequence[tuple[int, int]] = WHOLE_SKY) -> list[Slice]:
+    """Cut the sky, or some pixels of it, into the largest pixels that hold at most `max_rows` objects each.
 
     Parameters
     ----------
@@ -50,13 +53,15 @@ def partition(healpix: np.ndarray, max_rows: int) -> list[Slice]:
         Pixels at order 29.
     max_rows : int
         At least 1. A pixel at `DEEPEST_PARTITION_ORDER` is not divided further, however many objects it holds.
+    within : sequence of (order, pixel), optional
+        Pixels in order of position that hold all objects; the whole sky when not given.
 
     Returns
     -------
     list of Slice
         In order of position, without empty pixels; together they cover every row once.
     """
-    pending = [(0, pixel) for pixel in reversed(range(12))]
+    pending = [*reversed(within)]
     slices = []
     while pending:
         order, pixel = pending.pop()
@@ -67,6 +72,18 @@ def partition(healpix: np.ndarray, max_rows: int) -> list[Slice]:
         elif stop > start:
             slices.append(Slice(order, pixel, int(start), int(stop)))
     return slices
+
+
+def pixel_centres(orders: np.ndarray, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Find the centres of HEALPix pixels, nested: RA and Dec, (p,) degrees each; orders and pixels are (p,) ints."""
+    from cdshealpix.nested import healpix_to_lonlat
+
+    ra_deg, dec_deg = np.empty((2, len(pixels)))
+    for order in np.unique(orders):
+        at = orders == order
+        ra, dec = healpix_to_lonlat(pixels[at].astype(np.uint64), int(order))
+        ra_deg[at], dec_deg[at] = ra.deg, dec.deg
+    return ra_deg, dec_deg
 
 
 def separation_arcsec(
