@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test lint bench-quick bench-embed bench-search bench-train bench-rank bench-serve big-release docs constraints hashes clean
+.PHONY: demo test lint bench-quick bench-embed bench-search bench-train bench-rank bench-serve bench-release big-release chaos soak docs constraints hashes clean
 
 demo: $(INSTALLED)  ## Galaxies of the Hubble Deep Field, from an image to a page of neighbours.
 	$(BIN)/voorwerp demo
@@ -37,8 +37,17 @@ bench-rank: $(INSTALLED)  ## How fast a step of a campaign is, how much each met
 bench-serve: $(INSTALLED)  ## How fast a service of a million objects answers, alone, under load and overload.
 	$(BIN)/python -m tests.benchmarks.serve
 
+bench-release: $(INSTALLED)  ## What the next data release costs, planning and comparing 10 million rows, lsdb, maps.
+	$(BIN)/python -m tests.benchmarks.release
+
 big-release: $(INSTALLED)  ## A release of 2 million generated objects in build/big, and 100,000 positions to ask about.
 	$(BIN)/python -m tests.benchmarks.big_release
+
+chaos: $(INSTALLED)  ## A release under random faults, equal to a calm one. More: make chaos CHAOS="--seed 7 --faults 60".
+	$(BIN)/python -m tests.faults.chaos $(CHAOS)
+
+soak: $(INSTALLED)  ## A whole release of a million tiny cutouts, with memory watched; up to an hour.
+	$(BIN)/python -m tests.benchmarks.soak
 
 docs: $(INSTALLED)  ## Write docs/reference.md from the schemas, and docs/faults.md from the tests.
 	$(BIN)/python docs/make_reference.py

@@ -1,18 +1,31 @@
 """The `voorwerp` command. Options build a job, the job runs, errors become one message and an exit code."""
 
+import os
 import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import typer
 
-from jobs import cli_ask, cli_map, cli_rank, cli_report, cli_search, cli_serve
+from jobs import (
+    cli_ask,
+    cli_deploy,
+    cli_doctor,
+    cli_hats,
+    cli_map,
+    cli_rank,
+    cli_releases,
+    cli_report,
+    cli_search,
+    cli_serve,
+)
 from jobs.cli_options import EXIT_CODES, overrides
 from schemas.config import PackJob, ReleaseJob, load_job
 from schemas.errors import ConfigError, VoorwerpError
 from schemas.experiment import ExperimentJob
+from schemas.log import LOG_VARIABLE, LogFormat
 from schemas.model import FinetuneJob, PredictJob, PretrainJob
 from schemas.simulation import SimulateJob
 
@@ -46,10 +59,9 @@ def main() -> None:
     try:
         app(standalone_mode=True)
     except VoorwerpError as error:
-        from jobs.report import console
+        from jobs.report import failed
 
-        console.print("[bold red]error:[/bold red]", end=" ")
-        console.print(str(error), markup=False, soft_wrap=True)
+        failed(error)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)
@@ -62,7 +74,16 @@ def _terminate(signum: int, frame: Any) -> None:
 @app.callback()
 def _root(
     version: Annotated[bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)] = False,
+    log_format: Annotated[
+        str, typer.Option(envvar=LOG_VARIABLE, help="text, or json: one JSON line for each event on standard error.")
+    ] = "text",
 ) -> None:
+    if log_format not in get_args(LogFormat):
+        raise ConfigError(f"--log-format: expected {' or '.join(get_args(LogFormat))}, found {log_format!r}")
+    if log_format == "json" or LOG_VARIABLE in os.environ:
+        from jobs.report import log_as
+
+        log_as("json" if log_format == "json" else "text")
     if version:
         from importlib.metadata import version as installed
 
@@ -86,7 +107,7 @@ def _stage(name: str, summary: str, example: str) -> None:
         config = _release_job(job, catalogue, output, architecture, weights, preset, components, set_)
         from jobs import release
 
-        run: Callable[[ReleaseJob], Any] = getattr(release, "run" if name == "release" else f"run_{name}")
+        run: Callable[[ReleaseJob], Any] = getattr(release, f"run_{name}")
         run(config)
 
     command.__doc__ = f"{summary}\n\nExample: `{example}`"
@@ -114,11 +135,54 @@ def _release_job(
     return load_job(ReleaseJob, job, overrides(options, settings))
 
 
-_stage(
-    "release",
-    "Plan, embed, reduce and index a catalogue; run it again to resume or to confirm.",
-    "voorwerp release job.yaml --output s3://bucket/dr1",
-)
+@app.command(epilog=EXIT_CODES)
+def release(
+    job: JobFile = None,
+    catalogue: Catalogue = None,
+    output: Output = None,
+    architecture: Architecture = None,
+    weights: WeightsOption = None,
+    preset: PresetOption = None,
+    components: Components = None,
+    onto: Annotated[
+        str | None,
+        typer.Option(help="Output of the release before: embed only what differs from it.", show_default=False),
+    ] = None,
+    watch: Annotated[
+        str | None,
+        typer.Option(help="Release every catalogue in this folder or s3:// prefix, in order.", show_default=False),
+    ] = None,
+    every: Annotated[
+        float | None,
+        typer.Option(
+            min=1, help="Seconds until --watch looks again; it looks once when not given.", show_default=False
+        ),
+    ] = None,
+    set_: Settings = None,
+) -> None:
+    """Plan, embed, reduce and index a catalogue; run it again to resume or to confirm.
+
+    Onto the release before (--onto, which may be the same output) cutouts that are the same are not embedded again.
+
+    Example: `voorwerp release job.yaml --output s3://bucket/dr1`
+
+    Example: `voorwerp release job.yaml --catalogue dr2.parquet --output s3://bucket/out --onto s3://bucket/out`
+
+    Example: `voorwerp release job.yaml --output s3://bucket/out --watch s3://bucket/inbox --every 600`
+    """
+    if every is not None and watch is None:
+        raise ConfigError("--every: expected --watch with it, found none")
+    settings = [*(set_ or []), *([f"onto.release={onto}"] if onto else [])]
+    path = catalogue or watch
+    config = _release_job(job, path, output, architecture, weights, preset, components, settings)
+    if watch:
+        from jobs import watch as watching
+
+        watching.run(config, watch, every)
+    else:
+        from jobs import release as job_module
+
+        job_module.run(config)
 
 
 @app.command(epilog=EXIT_CODES)
@@ -390,7 +454,11 @@ def demo(
 
 
 cli_map.add_to(app)
+cli_hats.add_to(app)
 cli_rank.add_to(app)
 cli_report.add_to(app)
 cli_serve.add_to(app)
 cli_ask.add_to(app)
+cli_releases.add_to(app)
+cli_deploy.add_to(app)
+cli_doctor.add_to(app)

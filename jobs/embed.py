@@ -19,6 +19,8 @@ from engine.storage.artefacts import as_parent, claim, find, finish, library_ver
 from engine.storage.lease import Held
 from engine.storage.parquet import read_table
 from engine.storage.store import Store
+from jobs import changes
+from jobs.previous import Previous, check_embedded_alike
 from jobs.report import accounting, note, progress, reused
 from schemas import paths
 from schemas.config import CutoutConfig, EmbedConfig, RayConfig
@@ -64,8 +66,11 @@ def run(
     ray: RayConfig,
     store: Store,
     held: Held,
+    previous: Previous | None = None,
 ) -> Manifest:
     """Embed a plan with an encoder, or go on where an earlier run of the same job stopped.
+
+    Onto a previous release only what differs from it is embedded; the other vectors are taken from there.
 
     Raises
     ------
@@ -91,19 +96,25 @@ def run(
         "precision": config.precision,
         "cutouts": cutouts.model_dump(mode="json", exclude={"max_seconds"}),
     }
-    embeddings_id = claim(store, "embeddings", identity)
+    if previous:
+        check_embedded_alike(previous, identity)
+    embeddings_id = claim(store, "embeddings", identity, previous is not None and previous.is_in(store))
     finished = find(store, "embeddings", embeddings_id)
     if finished:
         return reused(finished)
     started = perf_counter()
     resources = connect(ray)
     machines = choose_machines(config, resources)
-    task = make_task(plan, network, preset, cutouts, config, store, embeddings_id, held.holder, machines)
-    units = read_units(plan, store)
+    changed = changes.run(plan, previous, store) if previous else None
+    source = changed or plan
+    run_id = changed.id if changed else embeddings_id
+    task = make_task(source, network, preset, cutouts, config, store, run_id, held.holder, machines)
+    units = read_units(source, store)
     done = _embed_missing(units, task, config, machines, resources, store, held)
     embedded_s = perf_counter() - started
     with progress("assemble", plan.counts["partitions"], "partitions") as advance:
-        found = assemble(store, plan, embeddings_id, units, advance)
+        taken = changes.carried(changed, previous, store) if changed and previous else None
+        found = assemble(store, plan, embeddings_id, run_id, units, taken, advance)
     manifest = Manifest(
         kind="embeddings",
         id=embeddings_id,
@@ -113,8 +124,10 @@ def run(
             "planned": plan.counts["planned"],
             "embedded": found.n_embedded,
             "rejected": sum(found.rejected.values()),
+            **({"carried": changed.counts["carried"]} if changed else {}),
         },
         detail={
+            **({"onto": changed.detail["onto"] | {"changes": changed.id}} if changed else {}),
             "dimension": network.detail["dimension"],
             "preset": config.preset or name_of(preset),
             "preset_sha256": preset.sha256,
@@ -144,7 +157,7 @@ def run(
     note("accounting", accounting(manifest))
     held.check()
     manifest = finish(store, manifest)
-    store.delete_folder(paths.work(embeddings_id))
+    store.delete_folder(paths.work(run_id))
     return manifest
 
 
@@ -158,7 +171,7 @@ def _embed_missing(
     held: Held,
 ) -> Done:
     done = Done()
-    for commit in read_commits(store, task.embeddings_id):
+    for commit in read_commits(store, task.run_id):
         done.add(commit)
     if done.units:
         note("embed", f"{len(done.units):,} of {len(units):,} units already done")
@@ -207,7 +220,7 @@ def _draining(store: Store, task: EmbedTask) -> Iterator[threading.Event]:
     def drain(signum: int, frame: Any) -> None:
         terminated.set()
         signal.signal(signal.SIGTERM, before)
-        mark = paths.drain(task.embeddings_id, task.holder)
+        mark = paths.drain(task.run_id, task.holder)
         threading.Thread(target=store.write, args=(mark, b""), daemon=True).start()
         note("embed", "told to terminate: units in work are finished first (terminate again to stop at once)")
 
@@ -219,22 +232,22 @@ def _draining(store: Store, task: EmbedTask) -> Iterator[threading.Event]:
 
 
 def make_task(
-    plan: Manifest,
+    source: Manifest,
     network: Manifest,
     preset: Preset,
     cutouts: CutoutConfig,
     config: EmbedConfig,
     store: Store,
-    embeddings_id: str,
+    run_id: str,
     holder: str,
     machines: Machines,
 ) -> EmbedTask:
-    """Compose what all units of a run share."""
+    """Compose what all units of a run share: of a plan, or of the changes of one."""
     return EmbedTask(
         output=store.uri(),
-        plan_id=plan.id,
+        objects=paths.artefact(source.kind, source.id),
         encoder_id=network.id,
-        embeddings_id=embeddings_id,
+        run_id=run_id,
         holder=holder,
         architecture=network.identity["architecture"],
         dimension=network.detail["dimension"],
@@ -248,9 +261,9 @@ def make_task(
     )
 
 
-def read_units(plan: Manifest, store: Store) -> list[Unit]:
-    """Read the units of a plan, in its order."""
-    table = read_table(store.below(paths.artefact("plan", plan.id)), paths.UNITS)
+def read_units(source: Manifest, store: Store) -> list[Unit]:
+    """Read the units of a plan, or of its changes, in its order."""
+    table = read_table(store.below(paths.artefact(source.kind, source.id)), paths.UNITS)
     return [Unit(**row) for row in table.to_pylist()]
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from engine.cluster.index import (
     RECALL_K,
+    Before,
     build_shards,
     cut_pieces,
     measure_recall,
@@ -17,16 +18,29 @@ from engine.compute.quantiser import n_cells_for
 from engine.storage.artefacts import as_parent, find, finish, library_versions, partitions_of, publish, utc_now
 from engine.storage.lease import Held
 from engine.storage.store import Store, file_record
+from jobs.previous import Previous
 from jobs.report import note, progress, reused
 from schemas import paths
 from schemas.config import IndexConfig, RayConfig
 from schemas.errors import IntegrityError
 from schemas.index import IndexDetail
-from schemas.manifest import Manifest, identity_id
+from schemas.manifest import FileRecord, Manifest, identity_id
+
+MOST_GROWTH = 1.5
+"""Times `rows_per_shard` that kept shards may hold on average before they are cut anew."""
 
 
-def run(components: Manifest, config: IndexConfig, ray: RayConfig, store: Store, held: Held) -> Manifest:
+def run(
+    components: Manifest,
+    config: IndexConfig,
+    ray: RayConfig,
+    store: Store,
+    held: Held,
+    previous: Previous | None = None,
+) -> Manifest:
     """Build the index, or confirm that it is there; then publish the release that ends in it.
+
+    Onto a previous release whose basis is kept, its cells are kept too, and shards that did not change are taken over.
 
     Raises
     ------
@@ -37,10 +51,11 @@ def run(components: Manifest, config: IndexConfig, ray: RayConfig, store: Store,
     IntegrityError
         The shards do not hold as many objects as there are components.
     """
-    identity = _identity(components, config)
+    identity = _identity(components, config, previous)
     index_id = identity_id("index", identity)
     done = find(store, "index", index_id)
-    manifest = reused(done) if done else _build(components, config, ray, index_id, identity, store)
+    before = previous if previous and "cells_of" in identity else None
+    manifest = reused(done) if done else _build(components, config, ray, index_id, identity, store, before)
     held.check()
     release = publish(store, manifest)
     store.below(paths.work(index_id)).delete_folder("")
@@ -50,35 +65,60 @@ def run(components: Manifest, config: IndexConfig, ray: RayConfig, store: Store,
     return manifest
 
 
-def _identity(components: Manifest, config: IndexConfig) -> dict[str, Any]:
+def _identity(components: Manifest, config: IndexConfig, previous: Previous | None) -> dict[str, Any]:
     n_rows, dimension = components.counts["components"], components.detail["n_components"]
     rows_per_shard = config.rows_per_shard or (config.shard_mib << 20) // bytes_per_vector(dimension)
-    return {
+    identity = {
         "components": components.id,
         "kind": config.kind,
         "n_shards": max(1, -(-n_rows // rows_per_shard)),
         "n_cells": config.cells or n_cells_for(n_rows),
     }
+    if previous is None:
+        return identity
+    before = previous.index.identity
+    if before["components"] == components.id and before["kind"] == config.kind:
+        return before
+    keeps = components.identity.get("basis") in _bases(previous)
+    if not keeps or before["kind"] != config.kind or n_rows > MOST_GROWTH * rows_per_shard * before["n_shards"]:
+        return identity
+    kept = {name: before[name] for name in ("n_shards", "n_cells")}
+    return identity | kept | {"cells_of": before.get("cells_of", previous.index.id)}
+
+
+def _bases(previous: Previous) -> set[str]:
+    made = previous.components.identity
+    return {str(made.get("basis", made["embeddings"]))}
 
 
 def _build(
-    components: Manifest, config: IndexConfig, ray: RayConfig, index_id: str, identity: dict[str, Any], store: Store
+    components: Manifest,
+    config: IndexConfig,
+    ray: RayConfig,
+    index_id: str,
+    identity: dict[str, Any],
+    store: Store,
+    previous: Previous | None,
 ) -> Manifest:
     started = perf_counter()
     partitions = partitions_of(components)
     n_rows, dimension = components.counts["components"], components.detail["n_components"]
     source = store.below(paths.artefact("components", components.id))
     target, work = store.below(paths.artefact("index", index_id)), store.below(paths.work(index_id))
+    before = _before(previous) if previous else None
     connect(ray)
     if not target.exists(paths.CELLS):
         work.delete_folder("")  # Shards by other cells would lose objects and hold others twice.
-        with progress("place cells", 1, "task") as advance:
-            train_cells(source, target, partitions, identity["n_cells"], identity["n_shards"])
-            advance(1)
+        if before:
+            target.take_over(before.folder, _record(previous, paths.CELLS))
+        else:
+            with progress("place cells", 1, "task") as advance:
+                train_cells(source, target, partitions, identity["n_cells"], identity["n_shards"])
+                advance(1)
     with progress("sort into shards", n_rows, "objects") as advance:
         groups = cut_pieces(source, target, work, partitions, advance)
     with progress("index", n_rows, "objects") as advance:
-        shards = build_shards(target, work, groups, config.kind, advance)
+        shards = build_shards(target, work, groups, config.kind, advance, before)
     with progress("measure recall", 1, "task") as advance:
         settings = measure_recall(target, shards, config.kind, dimension)
         advance(1)
@@ -111,3 +151,14 @@ def _build(
         created_utc=utc_now(),
     )
     return finish(store, manifest)
+
+
+def _before(previous: Previous) -> Before:
+    folder = previous.store.below(paths.artefact("index", previous.index.id))
+    shards = IndexDetail.model_validate(previous.index.detail).shards
+    return Before(folder, {shard.number: shard for shard in shards if shard.rows_sha256})
+
+
+def _record(previous: Previous | None, path: str) -> FileRecord:
+    assert previous
+    return next(file for file in previous.index.files if file.path == path)

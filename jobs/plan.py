@@ -1,6 +1,7 @@
 """Job: plan. A catalogue becomes a HATS table of valid objects in sky order, units of work, and rejects."""
 
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from time import perf_counter
 from typing import Any
 
@@ -19,7 +20,7 @@ from engine.storage.store import Store
 from jobs.report import note, progress, reused, warn
 from schemas import paths
 from schemas.config import CatalogueConfig, PlanConfig
-from schemas.manifest import Manifest, content_id
+from schemas.manifest import FileRecord, Manifest, content_id
 from schemas.partition import Partition
 from schemas.tables import CUTOUT, DEC, HEALPIX, OBJECT_ID, RA
 
@@ -27,8 +28,14 @@ SCATTER_MATTERS_FROM = 2_000
 """Objects; a smaller catalogue is read in no time, whatever its order."""
 
 
-def run(catalogue: CatalogueConfig, config: PlanConfig, store: Store) -> Manifest:
+def run(catalogue: CatalogueConfig, config: PlanConfig, store: Store, goes_on: bool = False) -> Manifest:
     """Plan a catalogue, or confirm that the output holds its plan.
+
+    Parameters
+    ----------
+    catalogue, config, store
+    goes_on : bool
+        Whether an output that holds another catalogue's plan goes on to this one.
 
     Raises
     ------
@@ -52,7 +59,7 @@ def run(catalogue: CatalogueConfig, config: PlanConfig, store: Store) -> Manifes
         "rows_per_partition": config.rows_per_partition,
         "rows_per_unit": rows_per_unit,
     }
-    plan_id = claim(store, "plan", identity)
+    plan_id = claim(store, "plan", identity, goes_on)
     done = find(store, "plan", plan_id)
     if done:
         return reused(done)
@@ -96,13 +103,16 @@ def _write(
 ) -> Manifest:
     folder = store.below(paths.artefact("plan", plan_id))
     slices = sky.partition(planned.objects[HEALPIX].to_numpy(), identity["rows_per_partition"])
+
+    def write(part: sky.Slice) -> FileRecord:
+        rows = planned.objects.slice(part.start, part.stop - part.start).combine_chunks()
+        return write_table(folder, paths.partition(part.order, part.pixel), rows, rows_per_group=rows_per_unit)
+
     files = []
-    with progress("plan", len(planned.objects), "objects") as advance:
-        for part in slices:
-            rows = planned.objects.slice(part.start, part.stop - part.start).combine_chunks()
-            path = paths.partition(part.order, part.pixel)
-            files.append(write_table(folder, path, rows, rows_per_group=rows_per_unit))
-            advance(len(rows))
+    with progress("plan", len(planned.objects), "objects") as advance, ThreadPoolExecutor() as threads:
+        for part, file in zip(slices, threads.map(write, slices), strict=True):
+            files.append(file)
+            advance(part.stop - part.start)
     if slices:
         partitions = [Partition(part.order, part.pixel) for part in slices]
         files += write_hats_metadata(folder, "plan", partitions, len(planned.objects))

@@ -60,7 +60,7 @@ def space_of(uri: str, space: SpaceName, ray: RayConfig) -> SpaceOf:
     if found is None:
         config = ReduceConfig(method=components.identity["method"], spaces=(space,))
         with lease(store):
-            found = reduce.make(embeddings, config, space, ray, store)
+            found = reduce.make(embeddings, config, space, ray, store, components.identity.get("basis"))
     components = found
     folder = store.below(paths.artefact("components", components.id))
     partitions = partitions_of(components)

@@ -170,6 +170,32 @@ class RayConfig(Section):
     num_cpus: int | None = Field(None, ge=1, description="logical CPUs of a local cluster; at least 4 when null")
 
 
+class OntoConfig(Section):
+    """Which release this one follows: what is the same in both is carried over, not computed again."""
+
+    release: str = Field(description="output folder of the release before; may be this job's own output")
+    as_of: str | None = Field(None, description="id of a release record of that output; the current one when null")
+    basis: Literal["keep", "refit"] = Field(
+        "keep",
+        description="keep: principal components and cells of the release before; refit: both anew, as from scratch",
+    )
+    most_moved_arcsec: float = Field(
+        60.0, gt=0, le=648_000, description="an object that moved further is refused: its id may be another galaxy's"
+    )
+    most_dropped: float = Field(
+        0.5, ge=0, le=1, description="a larger fraction of dropped objects is refused: it may be another catalogue"
+    )
+
+
+class ThenConfig(Section):
+    """What follows a release, with the keys of these jobs but `release`; null for what does not."""
+
+    map: dict[str, Any] | None = Field(None, description="as of `voorwerp map`; {} for its defaults")
+    predict: dict[str, Any] | None = Field(None, description="as of `voorwerp predict`: {model: FOLDER}")
+    rank: dict[str, Any] | None = Field(None, description="as of `voorwerp rank`: {output: FOLDER, campaign: NAME}")
+    report: dict[str, Any] | None = Field(None, description="as of `voorwerp report`; {} for its defaults")
+
+
 class PackConfig(Section):
     """How cutouts are packed."""
 
@@ -193,11 +219,13 @@ class ReleaseJob(Section):
     catalogue: CatalogueConfig
     encoder: EncoderConfig
     output: str = Field(description="folder or s3:// URI that holds everything this job makes")
+    onto: OntoConfig | None = Field(None, description="the release before; null for one that stands alone")
     cutouts: CutoutConfig = CutoutConfig()
     plan: PlanConfig = PlanConfig()
     embed: EmbedConfig = EmbedConfig()
     reduce: ReduceConfig = ReduceConfig()
     index: IndexConfig = IndexConfig()
+    then: ThenConfig = ThenConfig()
     ray: RayConfig = RayConfig()
 
 

@@ -28,6 +28,8 @@ class ShardRecord(Record):
     known: list[Known]
     files: list[FileRecord]
     """Boxes, FAISS index, objects."""
+    rows_sha256: str = ""
+    """Of its objects and vectors: a shard of the next release that has the same is not built again."""
 
 
 class Setting(Record):

@@ -13,6 +13,7 @@ FORMAT: Format = 2
 Kind = Literal[
     "encoder",
     "plan",
+    "changes",
     "packed",
     "embeddings",
     "moments",

@@ -3,10 +3,12 @@
     OUTPUT/
     |-- current.json                     names the release that readers see; replaced in one step
     |-- lease.json                       which run works here now; gone when it ends
-    |-- claims/{plan,embeddings,packed}.json   which catalogue, encoder and preset this output belongs to
+    |-- claims/{plan,embeddings,packed}.json   which catalogue, encoder and preset this output belongs to now
     |-- releases/<id>.json               a complete chain of artefacts
     |-- encoder/<id>/                    manifest.json  weights.safetensors
     |-- plan/<id>/                       manifest.json  units.parquet  rejects.parquet  HATS catalogue of the rows
+    |-- changes/<id>/                    manifest.json  changes.parquet  units.parquet  carried/  HATS catalogue of the
+    |                                    rows to embed: what differs from the release before
     |-- packed/<id>/                     manifest.json  rejects.parquet  HATS catalogue with the cutouts' bytes
     |-- embeddings/<id>/                 manifest.json  rejects.parquet  HATS catalogue
     |-- moments/<id>/                    manifest.json  moments.safetensors
@@ -22,6 +24,16 @@
                                          commits/<unit>.json  drain-<holder>  pieces/<n>.parquet  shards/<n>.json
 
 An artefact folder without its `manifest.json` is unfinished, and no reader opens it.
+
+A release to hand on, as a HATS collection:
+
+    COLLECTION/
+    |-- collection.properties            last: without it the collection is unfinished
+    |-- embeddings.properties            how to join a table of more columns: one for each
+    |-- components/                      hats.properties  partition_info.csv  skymap.fits  point_map.fits  moc.fits
+    |                                    data_thumbnail.parquet  per_partition_statistics.parquet  dataset/
+    |-- components_10arcsec/             the margin: of each partition, what lies just outside of it
+    `-- embeddings/                      and so on: as components
 
 An answer in parts, and what a search has done so far:
 
@@ -53,6 +65,7 @@ RELEASES = "releases"
 MANIFEST = "manifest.json"
 WEIGHTS = "weights.safetensors"
 UNITS = "units.parquet"
+CHANGES = "changes.parquet"
 REJECTS = "rejects.parquet"
 PCA_TENSORS = "pca.safetensors"
 PCA_SUMMARY = "pca.json"
@@ -62,6 +75,10 @@ CELLS = "cells.safetensors"
 LAYOUT = "layout.safetensors"
 POINTS = "points.parquet"
 DATASET = "dataset"
+COLLECTION = "collection.properties"
+PROPERTIES = "hats.properties"
+POINT_MAP = "point_map.fits"
+COVERAGE = "moc.fits"
 REPORT = "report.json"
 REPORT_PAGE = "report.html"
 TILES = "tiles.parquet"
@@ -104,6 +121,11 @@ def manifest(kind: Kind, artefact_id: str) -> str:
 def partition(order: int, pixel: int) -> str:
     """Path of a HATS partition, relative to its artefact (the HATS note, Section 3)."""
     return f"{DATASET}/Norder={order}/Dir={pixel // 10_000 * 10_000}/Npix={pixel}.parquet"
+
+
+def carried(order: int, pixel: int) -> str:
+    """Path of the rows of a partition whose vectors are those of the release before, relative to the changes."""
+    return f"carried/Norder={order}/Npix={pixel}.parquet"
 
 
 def shard(number: int) -> str:

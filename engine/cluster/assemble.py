@@ -1,11 +1,12 @@
 """Assembling: committed rows of units become the partitions of the embeddings catalogue. Nothing else counts."""
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 
+from engine.cluster.changes import Carried, carried_rows, same_file
 from engine.cluster.protocol import read_commit
 from engine.cluster.stream import stream
 from engine.compute.digest import add_digests, id_digest
@@ -17,7 +18,7 @@ from schemas import paths
 from schemas.errors import IntegrityError
 from schemas.manifest import FileRecord, Manifest
 from schemas.partition import Partition, PartitionFile, Unit
-from schemas.tables import OBJECT_ID, REASON
+from schemas.tables import HEALPIX, OBJECT_ID, REASON
 
 
 class Assembled(NamedTuple):
@@ -38,15 +39,21 @@ def assemble(
     store: Store,
     plan: Manifest,
     embeddings_id: str,
+    run_id: str,
     units: Sequence[Unit],
+    carried: Carried | None,
     advance: Callable[[int], None],
 ) -> Assembled:
     """Make the embeddings catalogue and its rejects from committed units, one Ray task per partition.
 
     Parameters
     ----------
+    run_id : str
+        Names the folder of work.
     units : sequence of Unit
-        Of the plan, in its order; all are committed.
+        In the order of the plan; all are committed.
+    carried : Carried, optional
+        What is taken over from the release before.
     advance : callable
         Told of each partition that is written.
 
@@ -55,13 +62,18 @@ def assemble(
     IntegrityError
         A committed file changed, or the units do not account for every planned object.
     """
-    partitions: dict[Partition, list[str]] = defaultdict(list)
+    partitions: dict[Partition, list[str]] = {part: [] for part in (carried.partitions if carried else ())}
     for unit in units:
-        partitions[unit.partition].append(unit.name)
-    written, digests, rejected = _write_partitions(store, embeddings_id, partitions, advance)
+        partitions.setdefault(unit.partition, []).append(unit.name)
+    objects = store.below(paths.artefact("plan", plan.id))
     folder = store.below(paths.artefact("embeddings", embeddings_id))
-    planned = read_table(store.below(paths.artefact("plan", plan.id)), paths.REJECTS)
-    work = store.below(paths.work(embeddings_id))
+    written, digests, rejected = _write_partitions(
+        lambda partition, units: assemble_partition(store, run_id, folder, partition, units, objects, carried),
+        partitions,
+        advance,
+    )
+    planned = read_table(objects, paths.REJECTS)
+    work = store.below(paths.work(run_id))
     rejects = pa.concat_tables([planned, *(_committed_table(work, file) for file in rejected)])
     files = [part.file for part in written] + [write_table(folder, paths.REJECTS, rejects)]
     n_embedded = sum(part.n_rows for part in written)
@@ -81,10 +93,12 @@ def assemble(
 
 
 def _write_partitions(
-    store: Store, embeddings_id: str, partitions: dict[Partition, list[str]], advance: Callable[[int], None]
+    assembled: Callable[[Partition, list[str]], "AssembledPartition"],
+    partitions: dict[Partition, list[str]],
+    advance: Callable[[int], None],
 ) -> tuple[list[PartitionFile], list[str], list[FileRecord]]:
     def write(record: dict[str, Any]) -> dict[str, Any]:
-        made = assemble_partition(store, embeddings_id, Partition(record["order"], record["pixel"]), record["units"])
+        made = assembled(Partition(record["order"], record["pixel"]), record["units"])
         return {
             "written": [encode(made.written)] if made.written else [],
             "embedded_digest": made.embedded_digest,
@@ -118,18 +132,39 @@ class AssembledPartition(NamedTuple):
 
 
 def assemble_partition(
-    store: Store, embeddings_id: str, partition: Partition, units: Sequence[str]
+    store: Store,
+    run_id: str,
+    folder: Store,
+    partition: Partition,
+    units: Sequence[str],
+    objects: Store,
+    carried: Carried | None = None,
 ) -> AssembledPartition:
-    """Write one partition from the committed rows of its units, in their order."""
-    work = store.below(paths.work(embeddings_id))
-    commits = [read_commit(store, embeddings_id, unit) for unit in units]
-    table = pa.concat_tables([_committed_table(work, commit.files[0]) for commit in commits])
-    digest = add_digests(commit.ok_digest for commit in commits)
+    """Write one partition: the committed rows of its units, and those that are carried over, in the plan's order.
+
+    Where all of it is as in the release before, that file is taken over.
+    """
+    work = store.below(paths.work(run_id))
+    commits = [read_commit(store, run_id, unit) for unit in units]
+    tables = [_committed_table(work, commit.files[0]) for commit in commits]
+    digests = [commit.ok_digest for commit in commits]
     rejects = [commit.files[1] for commit in commits if commit.rejected]
+    if carried and partition in carried.partitions:
+        taken = read_table(carried.changes, paths.carried(*partition))
+        rows = carried_rows(read_table(objects, partition.path), taken, carried.before)
+        digests.append(id_digest(taken[OBJECT_ID].to_pylist()))
+        if not units and (same := same_file(rows, partition, carried.before)):
+            folder.take_over(carried.before.folder, same.file)
+            return AssembledPartition(same, add_digests(digests), rejects)
+        tables.append(rows)
+    table = pa.concat_tables(tables)
+    if carried:
+        table = table.sort_by([(HEALPIX, "ascending"), (OBJECT_ID, "ascending")])
     if table.num_rows == 0:
-        return AssembledPartition(None, digest, rejects)
-    record = write_table(store.below(paths.artefact("embeddings", embeddings_id)), partition.path, table)
-    return AssembledPartition(PartitionFile(partition=partition, n_rows=table.num_rows, file=record), digest, rejects)
+        return AssembledPartition(None, add_digests(digests), rejects)
+    record = write_table(folder, partition.path, table)
+    written = PartitionFile(partition=partition, n_rows=table.num_rows, file=record)
+    return AssembledPartition(written, add_digests(digests), rejects)
 
 
 def check_accounting(plan: Manifest, n_ok: int, n_rejected: int, digest: str) -> None:

@@ -5,8 +5,9 @@
 When a killed build runs again, cells and shards that were done are kept; pieces are cut again, and are the same.
 """
 
+import hashlib
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +16,7 @@ import pyarrow.parquet as pq
 from engine.cluster.opened import OpenShard
 from engine.cluster.stream import stream
 from engine.compute import approximate, boxes
+from engine.compute.digest import table_digest
 from engine.compute.quantiser import SAMPLE_PER_CELL, nearest_cells, share_out, train
 from engine.compute.search import nearest, nearly_nearest
 from engine.storage.arrays import read_arrays, write_arrays
@@ -39,6 +41,13 @@ _PIECE_ROWS = 500_000
 _ROWS_PER_GROUP = 16_384
 _KNOWN = (3, 5)
 """Questions that a shard is tested with, and answers to each."""
+
+
+class Before(NamedTuple):
+    """An index with the same cells, whose shards may be taken over."""
+
+    folder: Store
+    shards: dict[int, ShardRecord]
 
 
 def train_cells(
@@ -90,11 +99,12 @@ def build_shards(
     groups: Sequence[Sequence[tuple[int, int]]],
     kind: IndexKind,
     advance: Callable[[int], None],
+    before: Before | None = None,
 ) -> list[ShardRecord]:
-    """Build every shard that is not built yet; return what all of them are."""
+    """Build every shard that is not built yet, or take it over; return what all of them are."""
 
     def run(record: dict[str, Any]) -> dict[str, Any]:
-        return {"shard": encode(build_shard(index, work, record["number"], record["groups"], kind))}
+        return {"shard": encode(build_shard(index, work, record["number"], record["groups"], kind, before))}
 
     records = [{"number": number, "groups": [list(pair) for pair in found]} for number, found in enumerate(groups)]
     shards = []
@@ -136,9 +146,17 @@ def cut_piece(components: Store, index: Store, work: Store, number: int, partiti
 
 
 def build_shard(
-    index: Store, work: Store, number: int, groups: Sequence[Sequence[int]], kind: IndexKind
+    index: Store,
+    work: Store,
+    number: int,
+    groups: Sequence[Sequence[int]],
+    kind: IndexKind,
+    before: Before | None = None,
 ) -> ShardRecord:
-    """Build one shard, unless it was built before: vectors as boxes and as a FAISS index, objects as Parquet."""
+    """Build one shard, unless it was built before: vectors as boxes and as a FAISS index, objects as Parquet.
+
+    Where the index before has the same shard, its files are taken over.
+    """
     done = paths.shard_record(number)
     if work.exists(done):
         record = decode(ShardRecord, work.read(done), work.uri(done))
@@ -149,6 +167,12 @@ def build_shard(
     table = pa.concat_tables([read_row_group(work, paths.piece(piece), group) for piece, group in groups])
     table = table.sort_by(OBJECT_ID)
     vectors = as_matrix(table[COMPONENTS])
+    rows_sha256 = _digest(table, vectors)
+    if before and (same := before.shards.get(number)) and same.rows_sha256 == rows_sha256:
+        for file in same.files:
+            index.take_over(before.folder, file)
+        work.write(done, encode(same))
+        return same
     made = boxes.build(vectors)
     low, high = boxes.bounding_box(made)
     cells = read_cells(index)
@@ -164,9 +188,15 @@ def build_shard(
             write_index(index, paths.shard(number), faiss_index),
             write_table(index, paths.shard_objects(number), table.drop_columns([COMPONENTS]), _ROWS_PER_GROUP),
         ],
+        rows_sha256=rows_sha256,
     )
     work.write(done, encode(record))
     return record
+
+
+def _digest(table: pa.Table, vectors: np.ndarray) -> str:
+    objects = table_digest(table.drop_columns([COMPONENTS]))
+    return hashlib.sha256(objects.encode() + np.ascontiguousarray(vectors).tobytes()).hexdigest()
 
 
 def read_cells(index: Store) -> dict[str, np.ndarray]:

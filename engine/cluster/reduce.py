@@ -21,6 +21,7 @@ from schemas.tables import COMPONENTS, EMBEDDING, with_vectors
 
 MERGE_FAN_IN = 8
 REFERENCE_BATCH_ROWS = 10_000
+SAMPLE_PARTITIONS, SAMPLE_ROWS = 4, 4_000
 
 
 def count(
@@ -102,6 +103,16 @@ def project_partitions(
     tasks = [delayed(_project_partition)(embeddings, shared, part) for part in partitions]
     written = compute(tasks, _project_partition.__name__, scheduler, advance)
     return {space: [files[space] for files in written] for space in targets}
+
+
+def read_sample(embeddings: Store, partitions: Sequence[PartitionFile]) -> np.ndarray:
+    """Read about `SAMPLE_ROWS` embeddings from `SAMPLE_PARTITIONS` places of the sky: (n, d) float32."""
+    chosen = np.unique(np.linspace(0, len(partitions) - 1, SAMPLE_PARTITIONS).astype(int))
+    sample = []
+    for at in chosen:
+        rows = as_matrix(read_table(embeddings, partitions[at].partition.path, [EMBEDDING])[EMBEDDING])
+        sample.append(rows[:: max(1, len(rows) * len(chosen) // SAMPLE_ROWS)].copy())
+    return np.concatenate(sample)
 
 
 def write_moments(folder: Store, state: Moments) -> FileRecord:

@@ -97,9 +97,9 @@ def _task(store: Store, embeddings: Manifest, encoder: Manifest, device: str) ->
     made = embeddings.identity
     return EmbedTask(
         output=store.uri(),
-        plan_id=made["plan"],
+        objects="",
         encoder_id=encoder.id,
-        embeddings_id=embeddings.id,
+        run_id="",
         holder="",
         architecture=encoder.identity["architecture"],
         dimension=encoder.detail["dimension"],

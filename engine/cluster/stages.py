@@ -41,8 +41,9 @@ def load_unit(record: Row, task: EmbedTask, one_by_one: OneByOne) -> Row:
     found: Row = {}
     rejects: Mapping[int, Reject]
     if begun.is_suspect:
-        found["vectors"], rejects, _, found["runtime"] = one_by_one(begun.objects, task)
+        found["vectors"], rejects, _, found["runtime"], _ = one_by_one(begun.objects, task)
     else:
+        started = perf_counter()
         try:
             with threaded(task) as loader:
                 loaded = loader(begun.objects)()
@@ -51,6 +52,7 @@ def load_unit(record: Row, task: EmbedTask, one_by_one: OneByOne) -> Row:
             os._exit(1)  # Ray starts another worker.
         rejects = {row: result for row, result in enumerate(loaded) if isinstance(result, Reject)} | changed
         good = [result for row, result in enumerate(loaded) if row not in rejects and not isinstance(result, Reject)]
+        found["decode_s"] = perf_counter() - started
         if good:
             found["views"] = np.concatenate(good)
     return _row(
@@ -80,7 +82,7 @@ class EncodeUnit:
         views = record.pop("views")
         if len(views):
             name = f"{json.loads(record['begun'])[0][0]}.encode"
-            marked = self._marker.submit(begin, Store(self._task.output), self._task.embeddings_id, name)
+            marked = self._marker.submit(begin, Store(self._task.output), self._task.run_id, name)
             started = perf_counter()
             record["vectors"] = pooled(self._encode(views), self._task.views)
             record["encode_s"] = perf_counter() - started
@@ -102,7 +104,7 @@ def write_unit(record: Row, task: EmbedTask) -> Row:
         placed = np.zeros((len(begun.objects), task.dimension), np.float32)
         placed[good] = vectors
         vectors = placed
-    found = Embedded(vectors, rejects | broken(vectors), record["encode_s"], record["runtime"])
+    found = Embedded(vectors, rejects | broken(vectors), record["encode_s"], record["runtime"], record["decode_s"])
     return {"commit": encode(commit_unit(begun, found, task))}
 
 
@@ -116,6 +118,7 @@ def _row(**known: Any) -> Row:
         "vectors": np.zeros((0, 1), np.float32),
         "rejects": b"",
         "encode_s": 0.0,
+        "decode_s": 0.0,
         "runtime": "",
     }
     return empty | known

@@ -31,8 +31,10 @@ class EmbedTask(LoadTask):
     """What workers are told of a run."""
 
     output: str
-    plan_id: str
-    embeddings_id: str
+    objects: str
+    """Folder of the catalogue whose row groups are the units, relative to the output."""
+    run_id: str
+    """Names the folder of work."""
     holder: str
     """Of the lease: the run that these workers work for."""
     architecture: str
@@ -65,4 +67,4 @@ def open_encoder(task: EmbedTask, threads: int) -> "Encoder":
 
 def is_draining(task: EmbedTask) -> bool:
     """Whether this run was told to begin no further unit."""
-    return Store(task.output).exists(paths.drain(task.embeddings_id, task.holder))
+    return Store(task.output).exists(paths.drain(task.run_id, task.holder))

@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from engine.cluster.loading import Loaded, Loader, changed_rows
+from engine.cluster.metrics import record
 from engine.cluster.protocol import begin, commit, describe, find_commit
 from engine.cluster.task import EmbedTask, Encode
 from engine.compute.rejects import Reject, rejects_table
@@ -24,6 +25,7 @@ from engine.storage.parquet import as_vectors, read_row_group, write_table
 from engine.storage.store import Store
 from schemas import paths
 from schemas.manifest import Commit
+from schemas.metrics import BATCH_FILL
 from schemas.partition import Unit
 from schemas.reject import RejectReason
 from schemas.tables import EMBEDDING, OBJECT_ID, with_vectors
@@ -57,6 +59,8 @@ class Embedded(NamedTuple):
     encode_s: float
     runtime: str = ""
     """That encoded them (`engine.compute.encoder.Encoder`)."""
+    decode_s: float = 0.0
+    """That was waited for cutouts to be read and decoded."""
 
 
 OneByOne = Callable[[pa.Table, EmbedTask], Embedded]
@@ -100,19 +104,20 @@ def embed_unit(
 def begin_unit(unit: Unit, task: EmbedTask) -> Begun | Commit:
     """Begin an attempt and read the unit's objects; or return the record of one that is committed already."""
     since, store = time(), Store(task.output)
-    number = begin(store, task.embeddings_id, unit.name)
-    if number > 1 and (record := find_commit(store, task.embeddings_id, unit.name)):
-        return record
-    plan_partition = f"{paths.artefact('plan', task.plan_id)}/{unit.partition.path}"
-    return Begun(unit, number, read_row_group(store, plan_partition, unit.row_group), since)
+    number = begin(store, task.run_id, unit.name)
+    if number > 1 and (done := find_commit(store, task.run_id, unit.name)):
+        return done
+    objects = read_row_group(store.below(task.objects), unit.partition.path, unit.row_group)
+    return Begun(unit, number, objects, since)
 
 
 def embed_objects(objects: pa.Table, task: EmbedTask, encode: Encode, loader: Loader) -> Embedded:
     """Embed objects batch by batch; no bad cutout stops the others."""
     vectors = np.zeros((len(objects), task.dimension), np.float32)
     rejects: dict[int, Reject] = {}
-    encode_s = 0.0
+    encode_s, decode_s, waiting_since = 0.0, 0.0, perf_counter()
     for rows, loaded in _batches(objects, task, loader):
+        decode_s += perf_counter() - waiting_since
         rejects |= {row: result for row, result in zip(rows, loaded, strict=True) if isinstance(result, Reject)}
         good = [row for row in rows if row not in rejects]
         if good:
@@ -120,7 +125,9 @@ def embed_objects(objects: pa.Table, task: EmbedTask, encode: Encode, loader: Lo
             started = perf_counter()
             vectors[good] = pooled(encode(views), task.views)
             encode_s += perf_counter() - started
-    return Embedded(vectors, rejects | broken(vectors) | changed_rows(objects), encode_s)
+            record(BATCH_FILL, min(1.0, len(views) / task.batch_size), of="encoder")
+        waiting_since = perf_counter()
+    return Embedded(vectors, rejects | broken(vectors) | changed_rows(objects), encode_s, decode_s=decode_s)
 
 
 def pooled(vectors: np.ndarray, n_views: int) -> np.ndarray:
@@ -138,13 +145,13 @@ def commit_unit(begun: Begun, found: Embedded, task: EmbedTask) -> Commit:
     """Write a unit's rows and rejects under names of this attempt and commit it; return the record that counts."""
     store = Store(task.output)
     rows, rejects = _unit_tables(begun.objects, found, task)
-    work, attempt = store.below(paths.work(task.embeddings_id)), uuid4().hex[:12]
+    work, attempt = store.below(paths.work(task.run_id)), uuid4().hex[:12]
     files = [write_table(work, paths.part(begun.unit.name, attempt), rows)]
     if len(rejects):
         files.append(write_table(work, paths.part_rejects(begun.unit.name, attempt), rejects))
-    durations_s = {"total": time() - begun.since, "encode": found.encode_s}
+    durations_s = {"total": time() - begun.since, "encode": found.encode_s, "decode": found.decode_s}
     mine = describe(begun.unit.name, begun.number, rows[OBJECT_ID], rejects, files, durations_s, found.runtime)
-    counted = commit(store, task.embeddings_id, mine)
+    counted = commit(store, task.run_id, mine)
     if counted != mine:
         for file in files:
             work.delete(file.path)

@@ -33,14 +33,14 @@ LIBRARIES = ("voorwerp", "ray", "torch", "timm", "dask", "pyarrow", "faiss-cpu",
 AnyRecord = TypeVar("AnyRecord", bound=Record)
 
 
-def claim(store: Store, kind: Kind, identity: dict[str, Any], instead_of: str | None = None) -> str:
+def claim(store: Store, kind: Kind, identity: dict[str, Any], goes_on: bool = False) -> str:
     """Give this output to one identity of a kind, or confirm that it already has it; return the artefact's id.
 
     Parameters
     ----------
     store, kind, identity
-    instead_of : str, optional
-        Id of the artefact that gives way where the output belongs to it: that of the release before.
+    goes_on : bool
+        Whether an output that belongs to another identity goes on to this one: for a release onto one of its own.
 
     Raises
     ------
@@ -52,7 +52,7 @@ def claim(store: Store, kind: Kind, identity: dict[str, Any], instead_of: str | 
     identity = json.loads(canonical(identity))
     if not store.create(paths.claim(kind), encode(Claim(format=FORMAT, identity=identity))):
         holder = _claimed_identity(store, kind)
-        if identity_id(kind, holder) == instead_of != identity_id(kind, identity):
+        if goes_on and holder != identity:
             store.write(paths.claim(kind), encode(Claim(format=FORMAT, identity=identity)))
         elif holder != identity:
             keys = sorted(key for key in holder.keys() | identity.keys() if holder.get(key) != identity.get(key))
@@ -124,14 +124,17 @@ def encoder_identity(architecture: str, n_bands: int, weights_sha256: str | None
     return {"architecture": architecture, "bands": n_bands, "weights_sha256": weights_sha256}
 
 
-def components_identity(embeddings_id: str, space: SpaceName, n_components: int, method: str) -> dict[str, Any]:
-    """Say what decides components; their id is the hash of this."""
+def components_identity(
+    embeddings_id: str, space: SpaceName, n_components: int, method: str, basis: str | None = None
+) -> dict[str, Any]:
+    """Say what decides components; their id is the hash of this. A kept basis is that of other embeddings' fit."""
     return {
         "embeddings": embeddings_id,
         "space": space,
         "n_components": n_components,
         "unit_variance": SPACES[space].unit_variance,
         "method": method,
+        **({"basis": basis} if basis and basis != embeddings_id else {}),
     }
 
 
@@ -140,7 +143,8 @@ def components_in(store: Store, components: Manifest, space: SpaceName) -> Manif
     if components.identity["space"] == space:
         return components
     made = components.identity
-    wanted = components_identity(made["embeddings"], space, SPACES[space].n_components, made["method"])
+    n_components = SPACES[space].n_components
+    wanted = components_identity(made["embeddings"], space, n_components, made["method"], made.get("basis"))
     return find(store, "components", identity_id("components", wanted))
 
 

@@ -6,6 +6,7 @@ pyarrow has no conditional PUT and no upload that can be abandoned.
 
 import fcntl
 import hashlib
+import os
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -25,6 +26,8 @@ from schemas.errors import ConfigError, InputNotFoundError, IntegrityError, Stor
 from schemas.manifest import FileRecord
 
 _BLOCK_BYTES = 1 << 22
+_MOST_COPIED_BYTES = 5 << 30
+"""S3 copies no larger object in one request."""
 
 Answer = TypeVar("Answer")
 
@@ -169,6 +172,36 @@ class Store:
             with suppress(*FAILURES):
                 target.abandon()
 
+    def take_over(self, source: "Store", record: FileRecord) -> FileRecord:
+        """Have a file of another store in this one too, at the same path: by a hard link or the store's own copy.
+
+        A link is one file under two names, which is safe because no file is ever changed in place.
+
+        Raises
+        ------
+        IntegrityError
+            The file is missing, or not the one that the record describes.
+        StoreError
+            A store failed or refused.
+        """
+        with explained(self.uri(record.path), writing=True, size_bytes=record.size_bytes):
+            places = source.full_path(record.path), self.full_path(record.path)
+            if source.is_local and self.is_local and _linked(*places):
+                return record
+            if not source.is_local and not self.is_local and record.size_bytes <= _MOST_COPIED_BYTES:
+                return self._copied(source, record)
+        return self.write(record.path, source.read_verified(record))
+
+    def _copied(self, source: "Store", record: FileRecord) -> FileRecord:
+        try:
+            self._ask(lambda filesystem: filesystem.copy_file(*(one.full_path(record.path) for one in (source, self))))
+        except FileNotFoundError as error:
+            raise IntegrityError(f"{source.uri(record.path)}: missing, although a manifest names it") from error
+        if not self._holds(record):
+            self.delete(record.path)
+            raise IntegrityError(f"{source.uri(record.path)}: expected SHA-256 {record.sha256}, found another file")
+        return record
+
     def create(self, path: str, data: bytes, durable: bool = True) -> bool:
         """Write a whole file unless one is there already; of several writers with different data one gets True.
 
@@ -274,6 +307,13 @@ class Store:
         files = (info for info in infos if info.type == fs.FileType.File)
         return sorted(Entry(info.path[start:], info.size, info.mtime_ns / 1e9) for info in files)
 
+    def children(self, path: str = "") -> Sequence[str]:
+        """Names of the files and folders in a folder, sorted; empty where there is no such folder."""
+        selector = fs.FileSelector(self.full_path(path), allow_not_found=True)
+        with explained(self.uri(path)):
+            infos = self._ask(lambda filesystem: filesystem.get_file_info(selector))
+        return sorted(info.base_name for info in infos)
+
     def delete(self, path: str) -> None:
         """Delete a file, if it is there."""
         with explained(self.uri(path)), suppress(FileNotFoundError):
@@ -377,6 +417,19 @@ def resolve(uri: str, root: str) -> str:
     if "://" in uri or uri.startswith("/"):
         return uri
     return f"{root.rstrip('/')}/{uri}"
+
+
+def _linked(source: str, target: str) -> bool:
+    """Make one local file appear under a second name; return whether the disk can."""
+    made = Path(target)
+    made.parent.mkdir(parents=True, exist_ok=True)
+    name = made.with_name(f".{made.name}-{uuid.uuid4().hex}.tmp")
+    try:
+        os.link(source, name)
+    except OSError:  # Another disk, a disk without links, or no such file: reading it will tell.
+        return False
+    name.replace(made)
+    return True
 
 
 @contextmanager

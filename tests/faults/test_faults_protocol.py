@@ -88,9 +88,9 @@ def write_plan(store: Store) -> Manifest:
 def make_task(output: str) -> EmbedTask:
     return EmbedTask(
         output=output,
-        plan_id="p",
+        objects="plan/p",
         encoder_id="c",
-        embeddings_id="e",
+        run_id="e",
         holder="h",
         architecture="none",
         dimension=2,

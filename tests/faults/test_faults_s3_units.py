@@ -53,7 +53,7 @@ def embed(store: Store, run_id: str = "e") -> Commit:
         with threaded(task) as loader:
             return embed_objects(objects, task, encoder, loader)
 
-    task = make_task(store.uri()).model_copy(update={"embeddings_id": run_id})
+    task = make_task(store.uri()).model_copy(update={"run_id": run_id})
     with threaded(task) as loader:
         return embed_unit(UNITS[0], task, encoder, loader, one_by_one)
 
