@@ -15,15 +15,20 @@ from schemas.config import ReleaseJob
 
 BUCKET = "survey"
 NEEDS_GPU = "needs a GPU"
+NEEDS_CRDS = "needs KubeRay's custom resource definitions in VOORWERP_CRDS"
 """Why a test is skipped where everything is installed."""
 TINY_ARCHITECTURE = "test_efficientnet"
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Fail the run where all but a GPU is there, as in CI, and a test was skipped for another reason."""
+    """Fail the run where all that can be installed is there, as in CI, and a test was skipped for another reason."""
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     skipped = reporter.stats.get("skipped", []) if os.environ.get("CI") and reporter else []
-    unexpected = [report.nodeid for report in skipped if NEEDS_GPU not in report.longreprtext]
+    unexpected = [
+        report.nodeid
+        for report in skipped
+        if not any(reason in report.longreprtext for reason in (NEEDS_GPU, NEEDS_CRDS))
+    ]
     if unexpected:
         reporter.ensure_newline()
         reporter.write_line(f"skipped, and should not have been: {', '.join(unexpected)}", red=True)
