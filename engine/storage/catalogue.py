@@ -37,7 +37,6 @@ _FILES_AT_ONCE = 16
 _ROWS_AT_ONCE = 1 << 17
 """Of text: many fewer than have 2 GiB, which is the most that Arrow holds in one piece."""
 _HIVE_COLUMNS = ("Norder", "Dir", "Npix")
-_HATS_COLLECTION = "collection.properties"
 
 
 def read_catalogue(config: CatalogueConfig) -> pa.Table:
@@ -99,7 +98,7 @@ def read_catalogue(config: CatalogueConfig) -> pa.Table:
 
 
 def _detect(store: Store) -> str:
-    if any(store.exists(name) for name in (_HATS_COLLECTION, "hats.properties", "properties")):
+    if any(store.exists(name) for name in (paths.COLLECTION, "hats.properties", "properties")):
         return "hats"
     if kind := kind_of(store.root):
         return kind
@@ -187,7 +186,7 @@ def _with_references(rows: pa.Table, store: Store, path: str, config: CatalogueC
 
 
 def _read_hats(store: Store, config: CatalogueConfig) -> tuple[pa.Table, dict[str, str]]:
-    if store.exists(_HATS_COLLECTION):
+    if store.exists(paths.COLLECTION):
         store = store.below(CollectionProperties.read_from_dir(UPath(store.uri())).hats_primary_table_url)
     return _read_parquet(store.below(paths.DATASET), config)
 
@@ -262,5 +261,7 @@ def _absolute(column: pa.ChunkedArray, root: str) -> pa.ChunkedArray:
 def _resolved(uris: pa.Array, root: str) -> pa.Array:
     uris = uris.cast(pa.string())
     relative = pc.invert(pc.or_(pc.match_substring(uris, "://"), pc.starts_with(uris, "/")))
+    if not pc.any(relative).as_py():  # Nor is any empty.
+        return uris
     absolute = pc.if_else(relative, pc.binary_join_element_wise(resolve("", root), uris, ""), uris)
     return pc.if_else(pc.equal(uris, ""), pa.scalar(None, pa.string()), absolute)

@@ -1,10 +1,16 @@
 """HATS catalogues out: partition files, and the metadata that makes lsdb and hats open them.
 
-Follows the IVOA note on HATS; the paths come from `schemas.paths`, the metadata files from the hats library.
+Follows the IVOA note on HATS; the paths come from `schemas.paths`, the metadata files from the hats library. What a run
+makes has the metadata that readers need. A collection, made to be handed on, has all of it: where on the sky it is,
+statistics, one row of every partition to look at, its margin, and where it comes from.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from io import BytesIO
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.dataset as pads
 
@@ -12,12 +18,19 @@ from engine.storage.store import Store, file_record
 from schemas import paths
 from schemas.manifest import FileRecord
 from schemas.partition import Partition
-from schemas.tables import DEC, HEALPIX, RA
+from schemas.tables import DEC, HEALPIX, OBJECT_ID, RA
+
+if TYPE_CHECKING:  # It takes a second to load: workers, which only read and write partitions, never do.
+    from hats.catalog import TableProperties
 
 _METADATA = ("hats.properties", "properties", "partition_info.csv", "dataset/_metadata", "dataset/_common_metadata")
+_HEALPIX_ORDER = 29
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
-def write_hats_metadata(store: Store, name: str, partitions: Iterable[Partition], n_rows: int) -> list[FileRecord]:
+def write_hats_metadata(
+    store: Store, name: str, partitions: Iterable[Partition], n_rows: int, provenance: Mapping[str, Any] = _NOTHING
+) -> list[FileRecord]:
     """Write the metadata files over partition files that are already there; return their records.
 
     Parameters
@@ -30,26 +43,124 @@ def write_hats_metadata(store: Store, name: str, partitions: Iterable[Partition]
         Every partition that has a file; at least one.
     n_rows : int
         Rows over all partitions.
+    provenance : mapping
+        More properties.
     """
-    # Imported here: workers, which only read and write partitions, start a second faster.
-    from hats.catalog import CatalogType, PartitionInfo, TableProperties
     from hats.io.parquet_metadata import write_parquet_metadata
+    from upath import UPath
+
+    write_properties(store, name, partitions, n_rows, provenance)
+    write_parquet_metadata(UPath(store.uri()))
+    return [file_record(path, store.read(path)) for path in _METADATA]
+
+
+def write_properties(
+    store: Store, name: str, partitions: Iterable[Partition], n_rows: int, more: Mapping[str, Any] = _NOTHING
+) -> None:
+    """Write what a catalogue is and which partitions it has: of objects, unless `more` makes it something else."""
+    from hats.catalog import CatalogType, PartitionInfo
     from hats.pixel_math import HealpixPixel
     from upath import UPath
 
     root = UPath(store.uri())
     PartitionInfo.from_healpix([HealpixPixel(*partition) for partition in partitions]).write_to_file(catalog_path=root)
-    TableProperties(
-        catalog_name=name,
-        catalog_type=CatalogType.OBJECT,
-        total_rows=n_rows,
-        ra_column=RA,
-        dec_column=DEC,
-        healpix_column=HEALPIX,
-        healpix_order=29,
+    settings = {
+        "catalog_name": name,
+        "catalog_type": CatalogType.OBJECT,
+        "total_rows": n_rows,
+        "ra_column": RA,
+        "dec_column": DEC,
+        "healpix_column": HEALPIX,
+        "healpix_order": _HEALPIX_ORDER,
+    }
+    _table_properties(settings | dict(more)).to_properties_file(root)
+
+
+def _table_properties(settings: Mapping[str, Any]) -> "TableProperties":
+    from hats.catalog import TableProperties
+
+    return TableProperties(**settings)
+
+
+def write_statistics(store: Store) -> None:
+    """Write what all columns hold, partition by partition, one row of each to look at, and the joint footers."""
+    from hats.io.parquet_metadata import write_parquet_metadata
+    from upath import UPath
+
+    write_parquet_metadata(UPath(store.uri()), create_thumbnail=True, create_per_partition_stats=True)
+
+
+def write_sky_map(store: Store, counts: np.ndarray) -> None:
+    """Write how many objects every HEALPix pixel of an order has, nested: as hats reads it now, and as it did."""
+    from hats.io.file_io import write_fits_image
+    from hats.io.skymap import write_skymap
+    from upath import UPath
+
+    root = UPath(store.uri())
+    write_fits_image(counts, root / paths.POINT_MAP)
+    write_skymap(counts, root)
+
+
+def write_coverage(store: Store, pixels: np.ndarray, order: int) -> float:
+    """Write the multi-order coverage map (IVOA MOC 2.0) of HEALPix pixels; return the share of the sky that it has."""
+    from mocpy import MOC
+
+    moc = MOC.from_healpix_cells(pixels, np.full(len(pixels), order, np.uint8), order)
+    data = BytesIO()
+    moc.serialize("fits").writeto(data)
+    store.write(paths.COVERAGE, data.getvalue())
+    return float(moc.sky_fraction)
+
+
+def write_collection(
+    store: Store, name: str, primary: str, margins: Sequence[str], extensions: Mapping[str, Sequence[str]]
+) -> None:
+    """Write what a collection holds, in folders below it: its catalogue, margins, and tables with more columns.
+
+    Parameters
+    ----------
+    extensions : mapping
+        From the folder of a table to the columns that it adds.
+    """
+    from hats.catalog.dataset.collection_properties import CollectionProperties
+    from hats.catalog.dataset.extension_properties import ExtensionProperties
+    from upath import UPath
+
+    root = UPath(store.uri())
+    for folder, columns in extensions.items():
+        ExtensionProperties(
+            name=folder,
+            primary_catalog=root.name,
+            primary_column=OBJECT_ID,
+            join_catalog=folder,
+            join_column=OBJECT_ID,
+            extension_columns=list(columns),
+            extension_join_style="left",
+            shares_primary_coordinates=True,
+        ).to_properties_file(root)
+    CollectionProperties(
+        name=name,
+        hats_primary_table_url=primary,
+        all_margins=list(margins) or None,
+        default_margin=margins[0] if margins else None,
+        all_extensions={folder: f"{folder}.properties" for folder in extensions} or None,
     ).to_properties_file(root)
-    write_parquet_metadata(root)
-    return [file_record(path, store.read(path)) for path in _METADATA]
+
+
+def read_partitions(store: Store) -> list[Partition]:
+    """List the partitions of a HATS catalogue, in order of position.
+
+    Raises
+    ------
+    FileNotFoundError
+        It has no list of them.
+    """
+    from hats.catalog import PartitionInfo
+    from upath import UPath
+
+    pixels = PartitionInfo.read_from_dir(UPath(store.uri())).get_healpix_pixels()
+    found = [Partition(int(pixel.order), int(pixel.pixel)) for pixel in pixels]
+    return sorted(found, key=lambda part: part.first_healpix)
 
 
 def read_columns(store: Store, columns: list[str]) -> pa.Table:

@@ -52,6 +52,11 @@ def read_schema(store: Store, path: str) -> pa.Schema:
     return _read(store, path, lambda file: file.schema_arrow)
 
 
+def count_rows(store: Store, path: str) -> int:
+    """Count the rows of a Parquet file by its footer; errors as in `read_table`."""
+    return _read(store, path, lambda file: file.metadata.num_rows)
+
+
 def read_row_group(store: Store, path: str, group: int) -> pa.Table:
     """Read one row group; errors as in `read_table`."""
     return _read(store, path, lambda file: file.read_row_group(group))

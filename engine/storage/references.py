@@ -83,10 +83,16 @@ def files_of(references: pa.Array) -> pa.Array:
     """Take the file of every reference, as `parse` does of one; null stays null."""
     if not pc.any(pc.match_substring(references, "#")).as_py():
         return references
-    of_bytes, of_cell = (
-        pc.replace_substring_regex(references, rf"(?s)^{pattern.pattern}$", r"\1") for pattern in (_BYTES, _CELL)
-    )
-    return pc.if_else(pc.match_substring_regex(references, rf"(?s)^{_BYTES.pattern}$"), of_bytes, of_cell)
+    files, pieces = _split(references)
+    is_piece = pc.match_substring_regex(pieces, r"(?s)^(bytes=[0-9]{1,18}-[0-9]{1,18}|.+\[[0-9]{1,18}\])$")
+    return pc.if_else(pc.fill_null(pc.and_(is_piece, pc.not_equal(files, "")), False), files, references)
+
+
+def _split(references: pa.Array) -> tuple[pa.Array, pa.Array]:
+    """Split references at their last #, after which every piece begins; the first part is null where there is none."""
+    parts = pc.split_pattern(pc.fill_null(references, ""), "#", max_splits=1, reverse=True)
+    first, last = parts.offsets.to_numpy()[:-1], parts.offsets.to_numpy()[1:] - 1
+    return parts.values.take(pa.array(first, mask=first == last)), parts.values.take(pa.array(last))
 
 
 def scattered(cutouts: pa.ChunkedArray) -> bool:
@@ -98,8 +104,10 @@ def scattered(cutouts: pa.ChunkedArray) -> bool:
 
 
 def _n_groups(cutouts: pa.ChunkedArray) -> int:
-    cells = pc.extract_regex(cutouts, r"(?s)^(?P<column>.+#[^#]+)\[(?P<row>[0-9]{1,18})\]$")
-    column, row = pc.struct_field(cells, "column"), pc.struct_field(cells, "row").cast(pa.int64())
+    files, pieces = _split(cutouts.combine_chunks())
+    cells = pc.extract_regex(pieces, r"(?s)^(?P<name>.+)\[(?P<row>[0-9]{1,18})\]$")
+    name, row = pc.struct_field(cells, "name"), pc.struct_field(cells, "row").cast(pa.int64())
+    column = pc.if_else(pc.not_equal(files, ""), pc.binary_join_element_wise(files, name, "#"), None)
     groups = pa.table(
         [pa.array(np.arange(len(cutouts)) // READ_TOGETHER), column, pc.divide(row, NEARBY_ROWS)],
         ["read_together", "column", "group"],
