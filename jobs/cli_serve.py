@@ -82,7 +82,8 @@ def create(
 ) -> None:
     """Create a token and print it, once: it is kept as a hash only.
 
-    read asks about the release, rate is asked by campaigns and rates, admin sees what every rater did.
+    read asks about the release, rate is asked by campaigns and rates, admin sees what every rater did, metrics collects
+    what the service counts.
 
     Example: `voorwerp token create ann-laptop --scope read --scope rate --rater ann`
     """

@@ -17,7 +17,7 @@ from engine.storage.lease import Held, lease
 from engine.storage.parquet import parse_table, read_table, write_table
 from engine.storage.store import Store
 from jobs import plan
-from jobs.report import accounting, note, progress, reused
+from jobs.report import accounting, note, progress, reused, unit_done
 from schemas import paths
 from schemas.config import PackJob
 from schemas.manifest import Commit, Manifest
@@ -83,6 +83,7 @@ def _pack_missing(planned: Manifest, task: PackTask, job: PackJob, store: Store,
     with progress("pack", n_objects, "cutouts", done=n_done) as advance:
         for commit in pack([part for part in partitions if part.name not in done], task):
             commits.append(commit)
+            unit_done("pack", commit)
             advance(commit.n_planned)
             held.check()
     places = {partition.name: partition.first_healpix for partition in partitions}

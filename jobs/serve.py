@@ -4,17 +4,20 @@ import logging
 import os
 import socket
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 
 import uvicorn
 from fastapi import FastAPI
 
+from engine.cluster.metrics import collecting, record_store_requests
 from engine.cluster.opened import OpenRelease, open_release
 from engine.cluster.serving import ReleaseSearcher
 from engine.cluster.serving_campaigns import ServedCampaigns
 from engine.cluster.serving_map import ServedMap, find_map
 from engine.service.app import create_app
+from engine.service.metrics import Registry
 from engine.service.protocols import Campaigns, Searcher
 from engine.storage.campaigns import open_campaigns
 from engine.storage.store import Store
@@ -23,6 +26,8 @@ from jobs.campaign import DATABASE, DATABASE_VARIABLE, place_of
 from jobs.query_jobs import serving_jobs
 from jobs.report import note, progress
 from schemas.errors import ConfigError
+from schemas.log import LogFormatter
+from schemas.metrics import Recorder
 from schemas.service import ServeConfig
 
 GRACE_S = 30
@@ -84,9 +89,15 @@ def serving(config: ServeConfig) -> Iterator[FastAPI]:
 
 @contextmanager
 def application(
-    config: ServeConfig, release: OpenRelease, searcher: Searcher, campaigns: Campaigns
+    config: ServeConfig,
+    release: OpenRelease,
+    searcher: Searcher,
+    campaigns: Campaigns,
+    record: Recorder | None = None,
 ) -> Iterator[FastAPI]:
     """Give the application over a release and campaigns, wherever they are, for the length of a block.
+
+    Metrics go to `record`, or else are kept in this process and shown at `/metrics`.
 
     Raises
     ------
@@ -94,10 +105,16 @@ def application(
         The database cannot be reached or written.
     """
     url = database_of(config)
-    with closing(open_tokens(url)) as tokens, serving_jobs(config, release, url) as jobs:
+    registry = Registry(before=record_store_requests)
+    with (
+        collecting(record or registry.record),
+        closing(open_tokens(url)) as tokens,
+        serving_jobs(config, release, url) as jobs,
+    ):
         if not tokens.all() and not config.anonymous_read:
             note("tokens", f"none yet in {tokens.where}: nobody can ask; voorwerp token create NAME")
-        yield create_app(searcher, campaigns, tokens, config, jobs=jobs, release_map=_map_of(release))
+        release_map = _map_of(release)
+        yield create_app(searcher, campaigns, tokens, config, time.monotonic, jobs, release_map, registry, record)
 
 
 def database_of(config: ServeConfig) -> str:
@@ -141,4 +158,6 @@ def log_to_the_terminal() -> None:
     audit.setLevel(logging.INFO)
     audit.propagate = False
     audit.handlers = [lines]
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    others = logging.StreamHandler()
+    others.setFormatter(LogFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[others])

@@ -12,6 +12,7 @@ from fastapi import FastAPI
 from engine.cluster import deployment
 from engine.cluster.groups import Groups
 from engine.cluster.opened import OpenRelease, open_release
+from engine.cluster.ray_metrics import to_ray
 from engine.cluster.serving import GroupedSearcher
 from engine.cluster.serving_campaigns import ServedCampaigns
 from engine.service.protocols import Campaigns
@@ -66,7 +67,8 @@ def build(settings: dict[str, Any]) -> Any:
 def _make_app(config: ServeConfig, release: OpenRelease, groups: Groups, campaigns: Campaigns) -> FastAPI:
     log_to_the_terminal()
     # Open until its process ends.
-    return ExitStack().enter_context(application(config, release, GroupedSearcher(release, groups), campaigns))
+    searcher = GroupedSearcher(release, groups)
+    return ExitStack().enter_context(application(config, release, searcher, campaigns, to_ray))
 
 
 def _make_campaigns(config: ServeConfig, release_id: str, threads: int) -> ServedCampaigns:

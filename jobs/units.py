@@ -17,7 +17,7 @@ from engine.storage.lease import Held, lease
 from engine.storage.merged import groups_of, merged
 from engine.storage.parquet import write_table
 from engine.storage.store import Store
-from jobs.report import note, progress
+from jobs.report import note, progress, unit_done
 from schemas import paths
 from schemas.config import Device, RayConfig
 from schemas.errors import ConfigError, IntegrityError, OutputError
@@ -165,6 +165,7 @@ def do_units(
     with progress(search.kind, sum(sizes), unit, done=sum(size_of[name] for name in commits)) as advance:
         for commit in done:
             commits[commit.unit] = commit
+            unit_done(search.kind, commit)
             advance(size_of[commit.unit])
             held.check()
     return [commits[record["unit"]] for record in records]

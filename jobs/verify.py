@@ -17,7 +17,7 @@ from engine.storage.parquet import read_table
 from engine.storage.reports import check_signature
 from engine.storage.signing import id_of, read_public_key
 from engine.storage.store import Store
-from jobs.report import accounting, console, note, progress
+from jobs.report import accounting, note, progress, wrong
 from schemas import paths
 from schemas.errors import IntegrityError
 from schemas.manifest import FileRecord, Kind, Manifest
@@ -65,7 +65,7 @@ def run(output: str, public_key: Path | None = None) -> bool:
         problems += _check_catalogues(store, everything)
         problems += _check_counts(store, chain, beside)
     for problem in problems:
-        console.print(f"[red]problem:[/red] {problem}", soft_wrap=True)
+        wrong(problem)
     note("verify", f"{name}: " + (f"{len(problems)} problems" if problems else "everything is as promised"))
     note("verify", accounting(made))
     return not problems

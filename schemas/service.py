@@ -12,8 +12,9 @@ from schemas.campaign import CampaignConfig, Name, RatingValue
 from schemas.config import RayConfig, Section
 from schemas.manifest import Record
 
-TokenScope = Literal["read", "rate", "admin"]
-"""read: ask about the release; rate: be asked by campaigns and rate; admin: see what every rater did."""
+TokenScope = Literal["read", "rate", "admin", "metrics"]
+"""read: ask about the release; rate: be asked by campaigns and rate; admin: see what every rater did; metrics: collect
+what the service counts."""
 SCOPES: tuple[TokenScope, ...] = get_args(TokenScope)
 TableFormat = Literal["json", "votable", "csv", "parquet"]
 

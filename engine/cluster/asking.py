@@ -2,16 +2,19 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from time import perf_counter
 from typing import NamedTuple
 
 import numpy as np
 
+from engine.cluster.metrics import record
 from engine.cluster.space import Space
 from engine.compute.acquisition import Acquisition, value_of
 from engine.compute.batches import SPREAD_SAMPLE, choose_batch, is_any_like_another, spread
 from engine.compute.gp import Kernel, Posterior, condition, mean_and_sd
 from engine.compute.learning import Learned, learn
 from schemas.campaign import HIGHEST, FirstKind, RankingConfig
+from schemas.metrics import FIT_SECONDS
 
 
 class Placed(NamedTuple):
@@ -57,7 +60,10 @@ def learn_from(
         return None
     points = space.vectors(placed.rows)
     if refit:
-        return learn(points, placed.ratings, start, prior)
+        started = perf_counter()
+        learned = learn(points, placed.ratings, start, prior)
+        record(FIT_SECONDS, perf_counter() - started)
+        return learned
     return Learned(condition(start, points, placed.ratings, prior), placed.ratings, None, stale=False)
 
 

@@ -6,10 +6,15 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from engine.cluster.metrics import record
+from schemas.metrics import BATCH_FILL, QUEUE_DEPTH
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 MOST_TOGETHER = 64
+QUEUE = "search"
+"""Name of what waits here, in metrics."""
 
 
 @dataclass(eq=False)
@@ -46,8 +51,10 @@ class Batches(Generic[Item, Result]):
         call = _Call(kind, item, Future())
         with self._lock:
             self._waiting.append(call)
+            record(QUEUE_DEPTH, len(self._waiting), queue=QUEUE)
         with self._turns:
             if batch := self._batch_with(call):
+                record(BATCH_FILL, len(batch) / MOST_TOGETHER, of=QUEUE)
                 self._run(kind, batch)
         return call.result.result()
 
@@ -59,6 +66,7 @@ class Batches(Generic[Item, Result]):
             others = (one for one in self._waiting if one.kind == call.kind and one is not call)
             batch = [call, *(one for one, _ in zip(others, range(MOST_TOGETHER - 1), strict=False))]
             self._waiting = [one for one in self._waiting if one not in batch]
+            record(QUEUE_DEPTH, len(self._waiting), queue=QUEUE)
             return batch
 
     def _run(self, kind: Hashable, batch: Sequence[_Call]) -> None:

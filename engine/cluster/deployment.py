@@ -24,7 +24,9 @@ from engine.cluster.answer import Question
 from engine.cluster.bulk import Asked
 from engine.cluster.filters import Filter
 from engine.cluster.groups import Groups, ShardGroup
+from engine.cluster.metrics import collect
 from engine.cluster.opened import OpenRelease, open_release
+from engine.cluster.ray_metrics import to_ray
 from engine.cluster.session import connect
 from engine.storage.store import Store
 from schemas.config import RayConfig
@@ -45,6 +47,7 @@ class _Shards:
     """A group of shards, opened and checked before it answers."""
 
     def __init__(self, output: str, release_id: str, numbers: Sequence[int], n_threads: int) -> None:
+        collect(to_ray)
         self._group = ShardGroup(open_release(Store(output), release_id), numbers, n_threads)
         for number in numbers:
             self._group.release.shards[number].open()
@@ -62,6 +65,7 @@ class _Campaigns:
     """The campaigns, behind one process: what they learn is learned once."""
 
     def __init__(self, make: Callable[[], Any]) -> None:
+        collect(to_ray)
         self._campaigns = make()
 
     async def call(self, method: str, arguments: Sequence[Any]) -> Any:

@@ -11,6 +11,7 @@ import ray
 
 from engine.cluster.isolated import embed_one_by_one
 from engine.cluster.loading import FATAL, Loader, Threads
+from engine.cluster.metrics import counted
 from engine.cluster.session import Resources
 from engine.cluster.stages import EncodeUnit, load_unit, write_unit
 from engine.cluster.stream import Stage, stream
@@ -85,6 +86,6 @@ def embed(
         ]
     else:
         stages = [{"fn": EmbedUnit, **actors}]
-    for record in stream([unit._asdict() for unit in units], *stages):
-        if record["commit"]:
-            yield decode(Commit, record["commit"], "commit record")
+    records = stream([unit._asdict() for unit in units], *stages)
+    done = (decode(Commit, record["commit"], "commit record") for record in records if record["commit"])
+    yield from counted("embed", len(units), done)

@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from engine.cluster.metrics import counted
 from engine.cluster.protocol import begin, commit, describe, find_commit
 from engine.cluster.stream import stream
 from engine.compute.rejects import Reject, rejects_table
@@ -61,8 +62,9 @@ def pack(partitions: Sequence[Partition], task: PackTask) -> Iterator[Commit]:
     def run(record: dict[str, Any]) -> dict[str, Any]:
         return {"commit": encode(pack_partition(Partition(record["order"], record["pixel"]), task))}
 
-    for record in stream([partition._asdict() for partition in partitions], {"fn": run, "num_cpus": TASK_CPUS}):
-        yield decode(Commit, record["commit"], "commit record")
+    records = stream([partition._asdict() for partition in partitions], {"fn": run, "num_cpus": TASK_CPUS})
+    done = (decode(Commit, record["commit"], "commit record") for record in records)
+    yield from counted("pack", len(partitions), done)
 
 
 def pack_partition(partition: Partition, task: PackTask) -> Commit:

@@ -13,6 +13,7 @@ from uuid import uuid4
 
 import pyarrow as pa
 
+from engine.cluster.metrics import counted
 from engine.cluster.opened import OpenRelease, open_release
 from engine.cluster.protocol import begin, commit, describe, find_commit
 from engine.storage.artefacts import decode, encode
@@ -77,8 +78,8 @@ def run_units(
         release.forget_columns(_MOST_COLUMN_BYTES)
         return {"commit": encode(done)}
 
-    for record in stream(records, {"fn": run, **resources}):
-        yield decode(Commit, record["commit"], "commit record")
+    done = (decode(Commit, record["commit"], "commit record") for record in stream(records, {"fn": run, **resources}))
+    yield from counted("search", len(records), done)
 
 
 def run_units_here(

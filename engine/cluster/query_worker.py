@@ -14,6 +14,7 @@ import time
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
+from engine.cluster.metrics import record
 from engine.cluster.opened import OpenRelease, open_release
 from engine.cluster.parts import run_units_here
 from engine.cluster.query_work import RunUnits, work_on
@@ -21,6 +22,7 @@ from engine.storage.artefacts import utc_now
 from engine.storage.lease import Held, lease
 from engine.storage.query_jobs import JobStore, KeptJob
 from schemas.errors import BusyError, ConfigError, DataError, InputNotFoundError, StoreError, VoorwerpError
+from schemas.metrics import QUEUE_DEPTH
 from schemas.service_jobs import EndPhase, JobEnd, QueryJob
 
 NICENESS = 10
@@ -102,6 +104,7 @@ class QueryWorker:
                 self._jobs.delete(one.job.id)
         self._jobs.sweep()
         waiting = [one for one in kept if one.end is None]
+        record(QUEUE_DEPTH, len(waiting), queue="jobs")
         if waiting:
             chosen = min(waiting, key=lambda one: (self._last_turn.get(one.job.owner, 0.0), one.job.created_utc))
             self._last_turn[chosen.job.owner] = time.monotonic()

@@ -51,7 +51,9 @@ class ReleaseSearcher:
         self._release, self._group = release, ShardGroup(release, range(len(release.shards)), n_threads)
         self._facts, self._images = ReleaseFacts(release), SentImages(release, n_threads)
         self._drawing = Turns("pictures", PICTURES_AT_ONCE, PICTURES_WAITING)
-        self._filtering = Turns("questions with a cone, a MOC or a condition", FILTERED_AT_ONCE, FILTERED_WAITING)
+        self._filtering = Turns(
+            "questions with a cone, a MOC or a condition", FILTERED_AT_ONCE, FILTERED_WAITING, "filtered"
+        )
 
     def open(self, advance: Callable[[int], None]) -> None:
         """Open and check every shard now, so that no question waits for that; tell of objects as they are opened.

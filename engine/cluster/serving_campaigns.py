@@ -6,6 +6,7 @@ from contextlib import contextmanager
 import pyarrow as pa
 
 from engine.cluster import campaign as campaigning
+from engine.cluster.metrics import record
 from engine.cluster.opened import OpenRelease, open_release
 from engine.cluster.space import OpenSpace
 from engine.cluster.standings import Standings, stand
@@ -15,6 +16,7 @@ from engine.storage.campaigns import CampaignStore
 from engine.storage.store import Store
 from schemas.campaign import Campaign, CampaignConfig, Recorded
 from schemas.errors import DataError, InputNotFoundError
+from schemas.metrics import RATINGS
 from schemas.service import AskedObject, NextAnswer
 from schemas.service_campaigns import RankedObject, RankingAnswer
 
@@ -43,7 +45,7 @@ class ServedCampaigns:
 
     def __init__(self, store: CampaignStore, release: str, threads: int = 1, opened: OpenRelease | None = None) -> None:
         self._store, self._release, self._threads, self._opened = store, release, threads, opened
-        self._asking = Turns("questions", QUESTIONS_AT_ONCE, QUESTIONS_WAITING)
+        self._asking = Turns("questions", QUESTIONS_AT_ONCE, QUESTIONS_WAITING, "campaigns")
         self._spaces: dict[str, OpenSpace] = {}
         self._standings: dict[str, Standings] = {}
 
@@ -119,11 +121,15 @@ class ServedCampaigns:
         campaign = self.campaign(name)
         opened = self._opened if self._opened and self._opened.id == campaign.release_id else None
         with self._placeless(campaign):
-            return campaigning.rate(self._store, campaign, rater, ratings, request, opened)
+            recorded = campaigning.rate(self._store, campaign, rater, ratings, request, opened)
+        record(RATINGS, len(recorded), kind="rate")
+        return recorded
 
     def undo(self, name: str, rater: str, request: str) -> Recorded:
         """Take back the rater's last rating that holds, once for each request; errors as of the protocol."""
-        return campaigning.undo(self._store, self.campaign(name), rater, request)
+        recorded = campaigning.undo(self._store, self.campaign(name), rater, request)
+        record(RATINGS, kind="undo")
+        return recorded
 
     def ratings(self, name: str, rater: str | None) -> pa.Table:
         """Read the ratings that hold, as `engine.cluster.campaign.ratings_table`."""

@@ -12,6 +12,8 @@ from typing import Any
 
 import ray
 
+from engine.cluster.metrics import collect
+from engine.cluster.ray_metrics import to_ray
 from schemas.config import RayConfig
 from schemas.errors import StoreError, VoorwerpError
 
@@ -54,6 +56,7 @@ def connect(config: RayConfig) -> Resources:
     if not ray.is_initialized():
         _start(address, config.num_cpus)
     configure_data()
+    collect(to_ray)
     resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
     cpus = int(resources.get("CPU", 1))
     cores = cpus if address else min(os.cpu_count() or 1, cpus)

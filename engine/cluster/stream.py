@@ -1,10 +1,13 @@
 """One way of mapping over many small records with Ray Data, in a single streaming execution."""
 
 from collections.abc import Iterator, Sequence
+from functools import wraps
 from typing import Any
 
 import ray
 
+from engine.cluster.metrics import record_store_requests
+from engine.cluster.ray_metrics import measured
 from engine.cluster.session import causes
 
 MOST_BLOCKS = 2_000
@@ -37,6 +40,28 @@ def stream(records: Sequence[dict[str, Any]], *stages: Stage, in_order: bool = F
     dataset: ray.data.Dataset = ray.data.from_items(list(records), override_num_blocks=min(len(records), MOST_BLOCKS))
     dataset.context.execution_options.preserve_order = in_order
     for stage in stages:
-        dataset = dataset.map(**stage)
+        dataset = dataset.map(**{**stage, "fn": _measured(stage["fn"])})
     with causes():
-        yield from dataset.iter_rows()
+        for row in dataset.iter_rows():
+            record_store_requests()
+            yield row
+
+
+def _measured(stage: Any) -> Any:
+    """Let Ray collect what a stage counts: a function, or a class whose instances are called."""
+    if not isinstance(stage, type):
+
+        @wraps(stage)
+        def call(*arguments: Any, **named: Any) -> Any:
+            with measured():
+                return stage(*arguments, **named)
+
+        return call
+
+    class Measured(stage):  # type: ignore[misc]
+        def __call__(self, *arguments: Any, **named: Any) -> Any:
+            with measured():
+                return super().__call__(*arguments, **named)
+
+    Measured.__name__, Measured.__qualname__ = stage.__name__, stage.__qualname__
+    return Measured

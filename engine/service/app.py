@@ -11,14 +11,16 @@ from engine.service import problems
 from engine.service.audit import REQUEST_ID, Audit
 from engine.service.job_protocol import Jobs
 from engine.service.map_protocol import ReleaseMap
+from engine.service.metrics import Registry
 from engine.service.protocols import Campaigns, Searcher
 from engine.service.routers import campaigns as campaign_routes
-from engine.service.routers import cutouts, names, neighbours, objects, page, releases, scs
+from engine.service.routers import cutouts, metrics, names, neighbours, objects, page, releases, scs
 from engine.service.routers import jobs as job_routes
 from engine.service.routers import map as map_routes
 from engine.service.security import HEALTH, Gate
 from engine.storage.name_resolver import NameResolver
 from engine.storage.tokens import TokenStore
+from schemas.metrics import Recorder
 from schemas.service import Problem, ServeConfig
 
 OPENAPI = "/v1/openapi.json"
@@ -32,6 +34,8 @@ def create_app(
     clock: Callable[[], float] = time.monotonic,
     jobs: Jobs | None = None,
     release_map: ReleaseMap | None = None,
+    registry: Registry | None = None,
+    record: Recorder | None = None,
 ) -> FastAPI:
     """Make the application.
 
@@ -50,6 +54,10 @@ def create_app(
         Of bulk queries; without, there are no routes about them.
     release_map : ReleaseMap, optional
         Of the release; without, its routes say that there is none.
+    registry : Registry, optional
+        Of metrics, which `/metrics` shows; a new one when not given.
+    record : callable, optional
+        Where metrics go instead; there is no `/metrics` then.
     """
     app = FastAPI(
         title="voorwerp",
@@ -76,6 +84,10 @@ def create_app(
     app.include_router(campaign_routes.routes(campaigns))
     if jobs:
         app.include_router(job_routes.routes(jobs, config))
+    if record is None:
+        registry = registry or Registry()
+        record = registry.record
+        app.include_router(metrics.routes(registry))
     # The last is met first.
     app.add_middleware(Gate, tokens=tokens, config=config, clock=clock, open_paths=page.PATHS | {HEALTH})
     if config.cors_origins:
@@ -86,5 +98,5 @@ def create_app(
             allow_headers=["Authorization", "Content-Type", "Idempotency-Key"],
             expose_headers=["ETag", "Location", "Retry-After", REQUEST_ID],
         )
-    app.add_middleware(Audit, clock=clock)
+    app.add_middleware(Audit, clock=clock, record=record)
     return app

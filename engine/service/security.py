@@ -25,10 +25,14 @@ HEALTH = "/v1/health"
 """Anyone may ask it, whatever else is asked of the service."""
 IMAGES = "/v1/neighbours/image"
 """What is posted there may be as large as an image."""
+METRICS = "/metrics"
+"""Read by a collector: it is to see what goes on when there is no room for others, however often it asks."""
 UPLOADS = "/v1/jobs"
 """What is posted there may be large, and is not held in memory."""
 CALLER = "voorwerp.caller"
 """Key of an ASGI scope: the `Caller`, once known."""
+_ROOM_FOR_METRICS = 4
+"""Requests that are let in when there are too many others."""
 _LOOKS_AT_ONCE = 8
 """At tokens; in threads of their own, so that no search keeps a caller from being told to wait."""
 _PUT_OFF_S = 1
@@ -92,9 +96,12 @@ class Gate:
 
     async def _admitted(self, scope: Scope, receive: Receive) -> Receive | None:
         """What the application reads the request from; None where the client left."""
-        if self._inside > self._config.most_at_once:
+        is_collector = _path(scope) == METRICS
+        if self._inside > self._config.most_at_once + (_ROOM_FOR_METRICS if is_collector else 0):
             raise _put_off("too many requests are being answered", _PUT_OFF_S)
         scope[CALLER] = caller = await self._caller(scope)
+        if is_collector and "metrics" in caller.scopes:
+            return replayed(b"", receive)
         address = (scope.get("client") or ("",))[0]
         who = f"address {address}" if caller.name is None else f"token {caller.name}"
         if wait_s := self._rate.take(who):

@@ -4,11 +4,13 @@ import errno
 import random
 import re
 import shutil
+import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from botocore.exceptions import (
     BotoCoreError,
@@ -47,18 +49,50 @@ _ARROW_DENIED = re.compile(
 )
 
 Answer = TypeVar("Answer")
+_made: Counter[str] = Counter()
+_counting = threading.Lock()
+
+
+class Requests(NamedTuple):
+    """How many requests this process made of object stores, by what came of them; those of libraries aside."""
+
+    answered: int = 0
+    """A refusal, or that nothing is there, is an answer too."""
+    retried: int = 0
+    given_up: int = 0
+    """Failed at the last try."""
+
+
+def requests_made() -> Requests:
+    """Count the requests that `tried` has made so far in this process."""
+    with _counting:
+        return Requests(**_made)
 
 
 def tried(request: Callable[[], Answer]) -> Answer:
     """Make a request, and again while the store fails in passing, at most `S3_TRIES` times; raise what it raises."""
-    for number in range(S3_TRIES - 1):
+    number = 0
+    while True:
+        number += 1
         try:
-            return request()
+            answer = request()
         except FAILURES as error:
             if not passes(error):
+                _count("answered")
                 raise
-        time.sleep(random.uniform(0.5, 1.5) * FIRST_PAUSE_S * 2**number)
-    return request()
+            if number == S3_TRIES:
+                _count("given_up")
+                raise
+            _count("retried")
+        else:
+            _count("answered")
+            return answer
+        time.sleep(random.uniform(0.5, 1.5) * FIRST_PAUSE_S * 2 ** (number - 1))
+
+
+def _count(outcome: str) -> None:
+    with _counting:
+        _made[outcome] += 1
 
 
 def passes(error: BaseException) -> bool:

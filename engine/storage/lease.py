@@ -18,6 +18,7 @@ from engine.storage.artefacts import decode, encode, utc_now
 from engine.storage.store import Store
 from schemas import paths
 from schemas.errors import BusyError, InputNotFoundError, VoorwerpError
+from schemas.log import RUN
 from schemas.manifest import Lease
 
 LIFETIME_S = 60.0
@@ -68,9 +69,13 @@ def lease(store: Store, lifetime_s: float = LIFETIME_S) -> Iterator[Held]:
     held, stop = Held(mine.holder), threading.Event()
     renewal = threading.Thread(target=_renew, args=(store, mine, held, stop), name="lease", daemon=True)
     renewal.start()
+    outer = RUN.get()
+    RUN.set(mine.holder)
     try:
         yield held
     finally:
+        if outer:  # Else what is said of how the run ended still names it.
+            RUN.set(outer)
         stop.set()
         renewal.join()
         _free(store, mine)
