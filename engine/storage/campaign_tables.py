@@ -4,7 +4,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from alembic import command
@@ -132,6 +132,26 @@ def open_database(url: str) -> Database:
         database.close()
         raise
     return database
+
+
+class Seen(NamedTuple):
+    """A database that was looked at."""
+
+    where: str
+    is_current: bool
+    """Whether its tables are those of this version."""
+
+
+def look_at(url: str) -> Seen:
+    """Look at a database that is there, and leave it as it is; arguments and errors as of `open_database`."""
+    engine = _engine(url)
+    where = _shown(engine.url)
+    try:
+        with _explained(where), engine.connect() as connection:
+            found = MigrationContext.configure(connection).get_current_revision()
+        return Seen(where, found == ScriptDirectory(str(_MIGRATIONS)).get_current_head())
+    finally:
+        engine.dispose()
 
 
 def _engine(url: str) -> sa.Engine:

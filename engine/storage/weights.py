@@ -17,6 +17,7 @@ from schemas.model import ENCODER, MODEL
 
 LITE0 = "package:lite0"
 _HUB = "hf-hub:"
+_HUB_FILE = "model.safetensors"
 _SUFFIXES = (".safetensors", ".pt", ".pth")
 
 
@@ -68,6 +69,25 @@ def check_source(source: str) -> None:
             raise InputNotFoundError(f"encoder.weights: expected a weights file, found nothing at {store.uri()}")
 
 
+def check_hub(source: str) -> None:
+    """Ask the hub whether it has weights, without reading them; nothing where they come from elsewhere.
+
+    Raises
+    ------
+    InputNotFoundError
+        It has not, or cannot be reached.
+    """
+    if not source.startswith(_HUB):
+        return
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url
+
+    name = source.removeprefix(_HUB)
+    try:
+        get_hf_file_metadata(hf_hub_url(name, _HUB_FILE))
+    except Exception as error:  # As in `_read_hub`.
+        raise InputNotFoundError(f"encoder.weights: cannot fetch {name!r} from the hub: {error}") from error
+
+
 def write_tensors(store: Store, path: str, tensors: dict[str, torch.Tensor]) -> FileRecord:
     """Write named tensors as safetensors, atomically."""
     return store.write(path, save_safetensors(tensors))
@@ -108,7 +128,7 @@ def _read_hub(name: str) -> bytes:
 
     try:
         # Tensors alone, whose SHA-256 is part of the identity of whatever they embed.
-        file = hf_hub_download(name, "model.safetensors")  # nosec B615
+        file = hf_hub_download(name, _HUB_FILE)  # nosec B615
         return Path(file).read_bytes()
     except Exception as error:  # The hub's client raises many types; all mean that the weights are not to be had.
         raise InputNotFoundError(f"encoder.weights: cannot fetch {name!r} from the hub: {error}") from error
