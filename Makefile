@@ -49,9 +49,10 @@ chaos: $(INSTALLED)  ## A release under random faults, equal to a calm one. More
 soak: $(INSTALLED)  ## A whole release of a million tiny cutouts, with memory watched; up to an hour.
 	$(BIN)/python -m tests.benchmarks.soak
 
-docs: $(INSTALLED)  ## Write docs/reference.md from the schemas, and docs/faults.md from the tests.
+docs: $(INSTALLED)  ## Write the reference from the schemas, docs/faults.md from the tests, and the dashboard.
 	$(BIN)/python docs/make_reference.py
 	$(BIN)/python docs/make_faults.py
+	$(BIN)/python deploy/monitoring/make_dashboard.py
 
 constraints:  ## Resolve the newest versions again and pin them.
 	$(PYTHON) -m pip install -q uv

@@ -21,7 +21,7 @@ from engine.storage.parquet import read_table
 from engine.storage.store import Store
 from jobs import changes
 from jobs.previous import Previous, check_embedded_alike
-from jobs.report import accounting, note, progress, reused
+from jobs.report import accounting, note, progress, reused, unit_done
 from schemas import paths
 from schemas.config import CutoutConfig, EmbedConfig, RayConfig
 from schemas.errors import ConfigError, DataError
@@ -187,6 +187,7 @@ def _embed_missing(
                 first_began = perf_counter() - commit.durations_s["total"]
             done.at_work_s = perf_counter() - first_began
             done.add(commit)
+            unit_done("embed", commit)
             done.n_here += commit.n_planned
             advance(commit.n_planned)
             held.check()
