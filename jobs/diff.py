@@ -17,6 +17,7 @@ from engine.compute.changes import Compared, changes_table, compare, neighbours_
 from engine.storage.artefacts import all_releases, release_chain, utc_now
 from engine.storage.parquet import write_table
 from engine.storage.store import Store
+from jobs.previous import basis_in
 from jobs.report import console, note, progress
 from schemas import paths
 from schemas.diff import Diff, DiffJob, NeighboursDiff
@@ -58,7 +59,7 @@ def run(job: DiffJob) -> Diff:
     diff = Diff(
         release=pair.now.id,
         previous=pair.before.id,
-        same_basis=_basis(pair.now) == _basis(pair.before),
+        same_basis=basis_in(pair.now.components.identity) == basis_in(pair.before.components.identity),
         counts=found.counts,
         neighbours=None if near is None else _summary(job.k, near),
         created_utc=utc_now(),
@@ -118,11 +119,6 @@ def _neighbours(job: DiffJob, pair: _Pair, now: pa.Table, found: Compared) -> pa
 def _answers(release: OpenRelease, ids: pa.Array, k: int) -> pa.Table:
     asked = Asked(np.arange(len(ids)), places_of_ids(release, ids))
     return answer_asked(release, asked, Question(k), n_threads=os.cpu_count() or 1).table
-
-
-def _basis(release: OpenRelease) -> str:
-    made = release.components.identity
-    return str(made.get("basis", made["embeddings"]))
 
 
 def _summary(k: int, near: pa.Table) -> NeighboursDiff:

@@ -18,7 +18,7 @@ from engine.compute.quantiser import n_cells_for
 from engine.storage.artefacts import as_parent, find, finish, library_versions, partitions_of, publish, utc_now
 from engine.storage.lease import Held
 from engine.storage.store import Store, file_record
-from jobs.previous import Previous
+from jobs.previous import Previous, basis_in
 from jobs.report import note, progress, reused
 from schemas import paths
 from schemas.config import IndexConfig, RayConfig
@@ -54,7 +54,8 @@ def run(
     identity = _identity(components, config, previous)
     index_id = identity_id("index", identity)
     done = find(store, "index", index_id)
-    before = previous if previous and "cells_of" in identity else None
+    keeps = previous and ("cells_of" in identity or identity == previous.index.identity)
+    before = previous if keeps else None
     manifest = reused(done) if done else _build(components, config, ray, index_id, identity, store, before)
     held.check()
     release = publish(store, manifest)
@@ -79,16 +80,11 @@ def _identity(components: Manifest, config: IndexConfig, previous: Previous | No
     before = previous.index.identity
     if before["components"] == components.id and before["kind"] == config.kind:
         return before
-    keeps = components.identity.get("basis") in _bases(previous)
+    keeps = basis_in(components.identity) == basis_in(previous.components.identity)
     if not keeps or before["kind"] != config.kind or n_rows > MOST_GROWTH * rows_per_shard * before["n_shards"]:
         return identity
     kept = {name: before[name] for name in ("n_shards", "n_cells")}
     return identity | kept | {"cells_of": before.get("cells_of", previous.index.id)}
-
-
-def _bases(previous: Previous) -> set[str]:
-    made = previous.components.identity
-    return {str(made.get("basis", made["embeddings"]))}
 
 
 def _build(

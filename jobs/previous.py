@@ -73,3 +73,8 @@ def check_embedded_alike(previous: Previous, identity: dict[str, Any]) -> None:
             + "\n".join(differences)
             + "\nVectors made in two ways cannot stand in one release: leave out --onto, and choose another output."
         )
+
+
+def basis_in(components: dict[str, Any]) -> str:
+    """Name the embeddings whose fit components are made by, from their identity: their own, or those of one before."""
+    return str(components.get("basis", components["embeddings"]))

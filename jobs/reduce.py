@@ -31,7 +31,7 @@ from engine.storage.artefacts import (
 )
 from engine.storage.hats_catalogue import write_hats_metadata
 from engine.storage.store import Store
-from jobs.previous import Previous
+from jobs.previous import Previous, basis_in
 from jobs.report import console, note, progress, reused, warn
 from jobs.scree import scree_plot
 from schemas import paths
@@ -98,7 +98,7 @@ def basis_of(previous: Previous | None, config: ReduceConfig) -> str | None:
             "onto.basis keep: expected reduce.method exact in both releases, found "
             f"{config.method} and before {before['method']}; use onto.basis: refit"
         )
-    return str(before.get("basis", before["embeddings"]))
+    return basis_in(before)
 
 
 def _made(
@@ -150,7 +150,7 @@ def _reduce(
     source = store.below(paths.artefact("embeddings", embeddings.id))
     started = perf_counter()
     identities = {space: _identity(embeddings.id, config, space, basis) for space in spaces}
-    keeps = basis is not None and basis != embeddings.id
+    keeps = basis is not None and (previous is not None or basis != embeddings.id)
     if keeps:
         fits = _kept_fits(str(basis), identities, store, previous)
     else:
@@ -170,7 +170,8 @@ def _reduce(
         for space, files in written.items()
     }
     durations_s = {"fit": fitted_s, "project": perf_counter() - started - fitted_s}
-    drifts = _drifts(embeddings, partitions, fits, config, source, store) if keeps else {}
+    is_other = keeps and basis != embeddings.id
+    drifts = _drifts(embeddings, partitions, fits, config, source, store) if is_other else {}
     return {
         space: _finish(
             embeddings,

@@ -3,6 +3,7 @@
 import json
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from xmlrpc.server import SimpleXMLRPCRequestHandler, SimpleXMLRPCServer
 
 import pyarrow as pa
@@ -12,7 +13,7 @@ import pytest
 from astropy.io.votable import parse_single_table
 from playwright.sync_api import Page, Route, expect
 
-from tests.browser.conftest import HOSTILE_ID, HOSTILE_TEXT, NO_PICTURE, N, Service, Sky
+from tests.browser.conftest import HOSTILE_ID, HOSTILE_TEXT, NO_PICTURE, N, Service, Sky, running
 
 NewPage = Callable[..., Page]
 ROW = 20
@@ -296,6 +297,19 @@ def test_an_image_is_searched_with_and_a_service_that_cannot_says_so(
     page.route("**/v1/neighbours/image*", lambda route: problem(route, 501, "no-encoder"))
     page.locator("#query-image").set_input_files(file)
     expect(page.locator("main .problem")).to_have_text("this service: no-encoder")
+
+
+@pytest.mark.cluster
+def test_the_image_of_a_galaxy_finds_that_galaxy_by_the_real_encoder(
+    new_page: NewPage, sky: Sky, finished: Path, survey: Path, tmp_path: Path
+) -> None:
+    database = str(tmp_path / "campaigns.sqlite")
+    with running(sky._replace(output=finished), database, anonymous_read=True) as real:
+        page = new_page()
+        page.goto(real.url)
+        page.locator("#query-image").set_input_files(survey.parent / "cutouts" / "17.jpg")
+        expect(page.get_by_role("heading", name="17.jpg")).to_be_visible()
+        assert tiles(page)[0] == "1017"
 
 
 def test_a_service_that_is_busy_is_asked_again(new_page: NewPage, open_service: Service, sky: Sky) -> None:

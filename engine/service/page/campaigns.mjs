@@ -15,6 +15,14 @@ const NAME = "[A-Za-z0-9][A-Za-z0-9._\\-]{0,127}", NAME_MEANING = "Letters, digi
 const LEAD = "Rate galaxies from 0, dull, to 5, fascinating. After each batch the campaign asks about what it would " +
   "learn most from, and ranks the whole release by what you like.";
 
+let waiting = [];
+
+/** Begin a campaign with known examples: its form opens with their ids in it. */
+export function beginWith(ids) {
+  waiting = ids;
+  location.hash = "#/rate";
+}
+
 /** Show the list of campaigns. */
 export async function showCampaigns(main, signal) {
   main.replaceChildren(make("p", { className: "waiting", role: "status" }, "Looking …"));
@@ -49,7 +57,9 @@ function newCampaign() {
     ...Object.entries(options).map(([value, label]) => make("option", { value }, label)));
   const acquisition = choice(ACQUISITIONS), space = choice(SPACES);
   const pooled = make("input", { type: "checkbox" });
-  const examples = make("textarea", { rows: 2, placeholder: "Ids, one a line: more like these" });
+  const examples = make("textarea", { rows: 2, placeholder: "Ids, one a line: more like these", value: waiting.join("\n") });
+  const begun = waiting.length > 0;
+  waiting = [];
   const form = make("form", { className: "stacked" },
     field("Name", name), field("Galaxies at once", batch), field("Asks about", acquisition), field("Components", space),
     field("Known examples", examples),
@@ -72,5 +82,5 @@ function newCampaign() {
       problem.replaceChildren(problemOf(error));
     }
   };
-  return make("details", { className: "new" }, make("summary", {}, "New campaign (needs a token of scope admin)"), form);
+  return make("details", { className: "new", open: begun }, make("summary", {}, "New campaign (needs a token of scope admin)"), form);
 }

@@ -1,10 +1,12 @@
 /** Galaxies that were chosen on a map: how many, the first of them, and what can be done with all. */
 
 import { address, ask, post } from "./api.mjs";
+import { beginWith } from "./campaigns.mjs";
 import { announce, button, make } from "./dom.mjs";
 
 const FORMATS = [["votable", "VOTable", "vot"], ["csv", "CSV", "csv"], ["parquet", "Parquet", "parquet"]];
 const LISTED = 60;
+const EXAMPLES = 100;
 const KEPT_MS = 60_000;
 
 /**
@@ -31,7 +33,7 @@ export function chosenPanel(about, clear, signal) {
         make("span", { className: "group" },
           ...FORMATS.map(([format, label, suffix]) => button(label, attempt(() => download(taken, format, suffix)), { title: `Download as ${label}` })),
           button("Copy ids", attempt(() => copyIds(taken))),
-          button("Begin a campaign", attempt(() => beginCampaign(taken)), { title: "Copies the ids; paste them as known examples of a new campaign" }))),
+          button("Begin a campaign", attempt(() => beginCampaign(taken)), { title: "Galaxies like these: they are its known examples" }))),
       table);
     announce(`${rows.length} galaxies chosen`);
     const { objects } = await post("v1/map/objects", { rows: taken.slice(0, LISTED) }, { signal });
@@ -60,9 +62,10 @@ export function chosenPanel(about, clear, signal) {
   }
 
   async function beginCampaign(rows) {
-    await copyIds(rows);
-    location.hash = "#/rate";
-    announce(`${rows.length} ids are copied: paste them into Known examples of a new campaign`);
+    const examples = rows.slice(0, EXAMPLES);
+    const { objects } = await (await send(examples, "json")).json();
+    beginWith(objects.map((one) => one.object_id));
+    announce(`${examples.length} of ${rows.length} galaxies are known examples of a new campaign`);
   }
 
   function send(rows, format) {
