@@ -161,3 +161,22 @@ def test_hours_are_suspected_only_of_a_wide_catalogue() -> None:
     assert not sky.look_like_hours(hours, narrow)
     assert not sky.look_like_hours(hours[:19], wide[:19])
     assert not sky.look_like_hours(np.empty(0), np.empty(0))
+
+
+def test_a_pixel_that_is_cut_further_gives_tiles_within_it() -> None:
+    random = np.random.default_rng(0)
+    healpix = np.sort(random.integers(0, 12 << 58, 4000))
+    whole = sky.partition(healpix, 30)
+    for part in sky.partition(healpix, 500):
+        own = healpix[part.start : part.stop]
+        tiles = sky.partition(own, 30, [(part.order, part.pixel)])
+        expected = [tile for tile in whole if part.start <= tile.start < part.stop]
+        assert [(one.order, one.pixel, one.start + part.start) for one in tiles] == [one[:3] for one in expected]
+    (few,) = sky.partition(healpix[:1], 30, [(3, int(healpix[0] >> 52))])
+    assert few.order == 3
+
+
+def test_the_centre_of_a_pixel_lies_in_it() -> None:
+    orders, pixels = np.array([0, 3, 9, 3]), np.array([11, 700, 123456, 0])
+    ra, dec = sky.pixel_centres(orders, pixels)
+    np.testing.assert_array_equal(sky.healpix_29(ra, dec) >> 2 * (29 - orders), pixels)
