@@ -1,0 +1,5 @@
+"""What earlier versions wrote."""
+
+from pathlib import Path
+
+FOLDER = Path(__file__).parent
