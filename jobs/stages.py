@@ -21,6 +21,7 @@ from schemas.errors import ConfigError
 from schemas.manifest import Manifest
 from schemas.map import MapJob
 from schemas.model import PredictJob
+from schemas.report import ReportJob
 from schemas.validation import describe
 
 StageName = Literal["plan", "encoder", "embed", "reduce", "index"]
@@ -113,10 +114,17 @@ def _rank(job: RankJob) -> Any:
     return job_module.run(job)
 
 
+def _report(job: ReportJob) -> Any:
+    from jobs import report_card as job_module
+
+    return job_module.run(job)
+
+
 LATER = (
     Later("map", MapJob, _map),
     Later("predict", PredictJob, _predict),
     Later("rank", RankJob, _rank),
+    Later("report", ReportJob, _report),
 )
 
 
@@ -139,5 +147,5 @@ def later_jobs(job: ReleaseJob) -> list[tuple[Later, Section]]:
     return found
 
 
-assert {later.name for later in LATER} <= set(ThenConfig.model_fields), "a job without a section"
+assert [later.name for later in LATER] == list(ThenConfig.model_fields)
 assert [stage.name for stage in STAGES] == list(get_args(StageName))
