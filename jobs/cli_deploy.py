@@ -43,6 +43,7 @@ def render(
     gpus: Annotated[int | None, typer.Option(help="GPU workers of gpu-spot.", show_default="4")] = None,
     worker_cpus: Annotated[int | None, typer.Option(help="Cores of a CPU worker.", show_default="8")] = None,
     worker_gib: Annotated[int | None, typer.Option(help="Memory of a CPU worker.", show_default="32")] = None,
+    head_gib: Annotated[int | None, typer.Option(help="Memory of the head, which plans.", show_default="8")] = None,
     deadline_hours: Annotated[float | None, typer.Option(help="After which a run is ended.", show_default="48")] = None,
     retries: Annotated[int | None, typer.Option(help="New clusters for a run that fails.", show_default="3")] = None,
     cron: Annotated[str | None, typer.Option(help="Of a schedule, in UTC.", show_default="0 4 * * *")] = None,
@@ -61,7 +62,13 @@ def render(
     """
     options: dict[str, Any] = {"part": part, "overlays": overlay or [], "name": name, "namespace": namespace}
     options |= {"image": image, "gpu_image": gpu_image, "workers": workers, "gpus": gpus, "worker_cpus": worker_cpus}
-    options |= {"worker_gib": worker_gib, "deadline_hours": deadline_hours, "retries": retries, "cron": cron}
+    options |= {
+        "worker_gib": worker_gib,
+        "head_gib": head_gib,
+        "deadline_hours": deadline_hours,
+        "retries": retries,
+        "cron": cron,
+    }
     config = load_job(DeployConfig, None, overrides(options, None))
     from jobs import deploy as job_module
 

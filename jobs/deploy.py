@@ -124,7 +124,7 @@ def _run(config: DeployConfig, stage: Stage, job: Section) -> list[Manifest]:
     spec["activeDeadlineSeconds"] = round(config.deadline_hours * 3600)
     spec["preRunningDeadlineSeconds"] = min(spec["preRunningDeadlineSeconds"], spec["activeDeadlineSeconds"])
     spec["backoffLimit"] = config.retries
-    _size(spec["rayClusterSpec"]["workerGroupSpecs"], config)
+    _size(spec["rayClusterSpec"], config)
     command = COMMANDS[stage]
     head = spec["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]
     if command.options is None:
@@ -148,7 +148,7 @@ def _service(config: DeployConfig, job: ServeConfig) -> list[Manifest]:
     manifests = _kustomize(config, "service")
     (service,) = _of_kind(manifests, "RayService")
     service["metadata"]["name"] = config.name
-    _size(service["spec"]["rayClusterConfig"]["workerGroupSpecs"], config)
+    _size(service["spec"]["rayClusterConfig"], config)
     for name in ("host", "port", "database", "ray"):
         if name in job.model_fields_set:
             raise ConfigError(f"{name}: expected none, as the manifests say it, found {getattr(job, name)!r}")
@@ -208,19 +208,24 @@ def plain_words(words: list[str]) -> list[str]:
     return words
 
 
-def _size(groups: list[Manifest], config: DeployConfig) -> None:
-    """Set how many workers there are, and how large; `minReplicas` stays where it is below."""
+def _size(cluster: Manifest, config: DeployConfig) -> None:
+    """Set how many nodes there are, and how large; `minReplicas` stays where it is below."""
+    groups = cluster["workerGroupSpecs"]
     for group, wanted in ((groups[0], config.workers), (groups[-1], config.gpus if len(groups) > 1 else None)):
         if wanted is not None:
             is_fixed = group["minReplicas"] == group["maxReplicas"]
             group["replicas"] = group["maxReplicas"] = wanted
             group["minReplicas"] = wanted if is_fixed else min(group["minReplicas"], wanted)
-    resources = groups[0]["template"]["spec"]["containers"][0]["resources"]
-    for limits in (resources["requests"], resources["limits"]):
-        if config.worker_cpus:
-            limits["cpu"] = str(config.worker_cpus)
-        if config.worker_gib:
-            limits["memory"] = f"{config.worker_gib}Gi"
+    for group, cpus, gib in (
+        (cluster["headGroupSpec"], None, config.head_gib),
+        (groups[0], config.worker_cpus, config.worker_gib),
+    ):
+        resources = group["template"]["spec"]["containers"][0]["resources"]
+        for limits in (resources["requests"], resources["limits"]):
+            if cpus:
+                limits["cpu"] = str(cpus)
+            if gib:
+                limits["memory"] = f"{gib}Gi"
 
 
 def _kustomize(config: DeployConfig, base: str) -> list[Manifest]:

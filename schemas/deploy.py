@@ -57,7 +57,10 @@ class DeployConfig(Section):
     gpus: int | None = Field(None, ge=1, le=10_000, description="GPU workers of overlay gpu-spot; 4 when null")
     worker_cpus: int | None = Field(None, ge=1, le=512, description="of a CPU worker; 8 (local: 2) when null")
     worker_gib: int | None = Field(None, ge=1, le=10_000, description="memory of a CPU worker; 32 (local: 4) when null")
-    deadline_hours: float = Field(48.0, gt=0, le=8760, description="after which a run is ended, retries included")
+    head_gib: int | None = Field(
+        None, ge=1, le=10_000, description="memory of the head, which plans; 8 (local: 3) when null"
+    )
+    deadline_hours: float = Field(48.0, gt=0, le=8760, description="after which a run is ended, and not retried")
     retries: int = Field(3, ge=0, le=100, description="new clusters for a run that fails; each resumes")
     cron: str = Field("0 4 * * *", description="of a schedule, in UTC")
 

@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from jobs import deploy
+from jobs.deploy_check import Loader
 from schemas.config import load_job
 from schemas.deploy import PARTS, DeployConfig
 
@@ -41,7 +42,10 @@ JOBS: dict[str, dict[str, Any] | None] = {
 OVERLAYS = [(), ("local",), ("gpu-spot",), ("kueue",), ("gpu-spot", "kueue"), ("postgres",), ("local", "postgres")]
 COMBINATIONS = [
     *((part, ()) for part in PARTS),
-    *((part, overlays) for part in ("service", "schedule", "release", "map") for overlays in OVERLAYS[1:]),
+    *(("release", overlays) for overlays in OVERLAYS[1:]),
+    *(("service", overlays) for overlays in OVERLAYS[1:] if "gpu-spot" not in overlays),
+    ("schedule", ("gpu-spot",)),
+    ("map", ("kueue",)),
 ]
 
 
@@ -64,7 +68,7 @@ def rendered(part: str, overlays: tuple[str, ...] = ()) -> str:
 
 def manifests(part: str, overlays: tuple[str, ...] = ()) -> list[dict[str, Any]]:
     """Read what `rendered` made, anew each time, so that a test may spoil it; the run of a schedule among them."""
-    found = list(yaml.safe_load_all(rendered(part, overlays)))
+    found = list(yaml.load_all(rendered(part, overlays), Loader=Loader))
     for manifest in list(found):
         if text := (manifest.get("data") or {}).get("schedule.yaml"):
             found += [yaml.safe_load(text)["run"]]

@@ -40,7 +40,20 @@ def test_the_command_prints_what_kubectl_applies(tmp_path: Path, capsys: pytest.
         "--namespace",
         "sky",
     ]
-    arguments += ["--workers", "3", "--gpus", "16", "--worker-cpus", "4", "--worker-gib", "16", "--deadline-hours", "6"]
+    arguments += [
+        "--workers",
+        "3",
+        "--gpus",
+        "16",
+        "--worker-cpus",
+        "4",
+        "--worker-gib",
+        "16",
+        "--head-gib",
+        "24",
+        "--deadline-hours",
+        "6",
+    ]
     arguments += ["--retries", "5", "-s", "embed.batch_size=64"]
     app(["deploy", "render", "release", str(job), *arguments], standalone_mode=False)
     config, run = yaml.safe_load_all(capsys.readouterr().out)
@@ -56,6 +69,8 @@ def test_the_command_prints_what_kubectl_applies(tmp_path: Path, capsys: pytest.
     assert [gpu[key] for key in ("minReplicas", "replicas", "maxReplicas")] == [0, 16, 16]
     limits = cpu["template"]["spec"]["containers"][0]["resources"]["limits"]
     assert (limits["cpu"], limits["memory"]) == ("4", "16Gi")
+    (head,) = spec["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]["containers"]
+    assert (head["resources"]["limits"]["memory"], head["resources"]["limits"]["cpu"]) == ("24Gi", "2")
     assert cpu["template"]["spec"]["containers"][0]["image"] == IMAGE
     assert gpu["template"]["spec"]["containers"][0]["image"] == GPU_IMAGE
 
