@@ -12,6 +12,7 @@ from cel import evaluate
 
 from jobs.deploy_rules import broken_rules
 from jobs.report import console, note
+from schemas.deploy import SCHEDULE_FILE
 from schemas.errors import ConfigError, InputNotFoundError
 
 try:  # Definitions are megabytes of YAML, which libyaml reads ten times as fast.
@@ -52,7 +53,7 @@ def run(file: Path, crds: Path | None) -> bool:
 
 
 def read(file: Path) -> list[Manifest]:
-    """Read manifests; errors as of `run`."""
+    """Read manifests, and with a schedule the run that it creates; errors as of `run`."""
     if not file.is_file():
         raise InputNotFoundError(f"expected manifests, found nothing at {file}")
     try:
@@ -63,7 +64,8 @@ def read(file: Path) -> list[Manifest]:
         isinstance(one, dict) and {"kind", "apiVersion", "metadata"} <= set(one) for one in manifests
     ):
         raise ConfigError(f"{file}: expected manifests, each with apiVersion, kind and metadata")
-    return manifests
+    schedules = [manifest["data"][SCHEDULE_FILE] for manifest in manifests if SCHEDULE_FILE in _data(manifest)]
+    return manifests + [Loader(text).get_single_data()["run"] for text in schedules]
 
 
 def is_custom(manifest: Manifest) -> bool:
@@ -165,6 +167,10 @@ def _broken_cel(schema: Manifest, value: Any, place: str) -> Iterator[tuple[str,
     elif isinstance(value, list) and isinstance(schema.get("items"), dict):
         for number, inner in enumerate(value):
             yield from _broken_cel(schema["items"], inner, f"{place}[{number}]")
+
+
+def _data(manifest: Manifest) -> dict[str, str]:
+    return (manifest.get("data") or {}) if manifest["kind"] == "ConfigMap" else {}
 
 
 def _key(manifest: Manifest) -> tuple[str, str]:

@@ -229,12 +229,16 @@ def test_check_says_that_nothing_is_wrong_or_what_is(
     (cronjob,) = (manifest for manifest in found if manifest["kind"] == "CronJob")
     cronjob["spec"]["concurrencyPolicy"] = "Allow"
     cronjob["spec"]["sceduled"] = True
+    (schedule,) = (manifest for manifest in found if "schedule.yaml" in manifest.get("data", {}))
+    schedule["data"]["schedule.yaml"] = schedule["data"]["schedule.yaml"].replace("K8sJobMode", "K8SJobMode")
+    found = [manifest for manifest in found if manifest["kind"] != "RayJob"]
     (tmp_path / "bad.yaml").write_text(dump(found))
     assert app(["deploy", "check", str(tmp_path / "bad.yaml")], standalone_mode=False) == 1
     said = capsys.readouterr().err
     assert "expected Forbid" in said
     assert "sceduled" in said
-    assert "2 problems" in said
+    assert "RayJob voorwerp: spec.submissionMode: expected one of" in said
+    assert "3 problems" in said
 
 
 def test_check_refuses_what_is_no_manifest(tmp_path: Path) -> None:
