@@ -102,7 +102,7 @@ def test_every_alert_is_tested_both_ways_and_says_what_to_do() -> None:
 
 def test_names_that_ray_shows_become_those_of_the_schema() -> None:
     (relabel,) = read("prometheus.yaml")["scrape_configs"][0]["metric_relabel_configs"]
-    of_pods = read("pod-monitor.yaml")["spec"]["podMetricsEndpoints"][0]["metricRelabelings"]
+    of_pods = read("../base/monitoring.yaml")["spec"]["podMetricsEndpoints"][0]["metricRelabelings"]
     assert [{_snake(key): value for key, value in one.items()} for one in of_pods] == [relabel]
     for name in SERIES:
         assert re.sub(f"^{relabel['regex']}$", relabel["replacement"].replace("$", "\\"), f"ray_{name}") == name
