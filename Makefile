@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test lint bench-quick bench-embed bench-search bench-train bench-rank bench-serve bench-release big-release chaos soak docs constraints hashes check-deploy sbom clean
+.PHONY: demo test lint bench-quick bench-embed bench-search bench-train bench-rank bench-serve bench-release big-release chaos soak docs site constraints hashes check-deploy sbom clean
 
 demo: $(INSTALLED)  ## Galaxies of the Hubble Deep Field, from an image to a page of neighbours.
 	$(BIN)/voorwerp demo
@@ -63,6 +63,9 @@ docs: $(INSTALLED)  ## Write the reference from the schemas, docs/faults.md from
 	$(BIN)/python docs/make_reference.py
 	$(BIN)/python docs/make_faults.py
 	$(BIN)/python deploy/monitoring/make_dashboard.py
+
+site: $(INSTALLED)  ## Build the documentation as a site in build/site.
+	$(BIN)/mkdocs build --strict
 
 constraints:  ## Resolve the newest versions again and pin them.
 	$(PYTHON) -m pip install -q uv

@@ -34,7 +34,7 @@ AnswerOutput = Annotated[
     typer.Option(
         "--output",
         "-o",
-        help="Write .parquet, .csv, .fits or .vot, or parts into a folder (ends in /).",
+        help="Write .parquet, .csv, .fits, .vot or .hats, or parts into a folder (ends in /).",
         show_default=False,
     ),
 ]
@@ -163,7 +163,7 @@ def duplicates(
         typer.Option(
             "--output",
             "-o",
-            help="Write .parquet, .csv, .fits or .vot, or parts into a folder (ends in /).",
+            help="Write .parquet, .csv, .fits, .vot or .hats, or parts into a folder (ends in /).",
             show_default=False,
         ),
     ],

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from engine.cluster.collection import Catalogue, copy_catalogue, write_margin
+from engine.cluster.collection import Catalogue, copy_catalogue, margin_partitions, write_margin
 from engine.storage.artefacts import (
     current_release,
     library_versions,
@@ -140,7 +140,7 @@ def _own_columns(table: _Table) -> list[str]:
 
 def _margin(job: HatsJob, primary: _Table, out: Store, name: str, margin: str) -> int:
     partitions = [part.partition for part in primary.partitions]
-    with progress("margin", len(partitions), "partitions") as advance:
+    with progress("margin", len(margin_partitions(partitions)), "partitions") as advance:
         return write_margin(
             out.below(primary.name),
             out.below(margin),

@@ -291,7 +291,7 @@ class SearchSection(Section):
     )
     output: str | None = Field(
         None,
-        description=".parquet, .csv, .fits or .vot file, or a folder (ending in /) for parts; the terminal when null",
+        description=".parquet, .csv, .fits, .vot, .hats, or a folder (ending in /) for parts; the terminal when null",
     )
     ray: RayConfig = RayConfig()
 
@@ -358,7 +358,7 @@ class DuplicatesJob(Section):
     radius_arcsec: float = Field(
         PAPER_EXCLUSION_ARCSEC, ge=0, le=36_000, description="separation up to which two objects are near-duplicates"
     )
-    output: str = Field(description=".parquet, .csv, .fits or .vot file, or a folder (ending in /) for parts")
+    output: str = Field(description=".parquet, .csv, .fits, .vot, .hats, or a folder (ending in /) for parts")
     device: Device = Field("auto", description="cuda: compare everything on GPUs; same answers")
     ray: RayConfig = RayConfig()
 

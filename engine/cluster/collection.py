@@ -118,7 +118,7 @@ def write_margin(
         return len(rows)
 
     source_schema = read_schema(source, held[0].path)
-    wanted = [*held, *_without_objects(held)]
+    wanted = margin_partitions(held)
     with ThreadPoolExecutor(THREADS) as threads:
         found = []
         for n_rows in threads.map(make, wanted):
@@ -143,13 +143,15 @@ def _beside(rows: pa.Table, partition: Partition, pixels: np.ndarray, order: int
     return rows.filter(pa.array(margin.in_margin(rows[HEALPIX].to_numpy(), partition, pixels, order)))
 
 
-def _without_objects(partitions: Sequence[Partition]) -> list[Partition]:
+def margin_partitions(partitions: Sequence[Partition]) -> list[Partition]:
+    """List the partitions that may have a margin: those of a catalogue, and the sky between them."""
     from hats.pixel_math import HealpixPixel
     from hats.pixel_tree.negative_tree import compute_negative_tree_pixels
     from hats.pixel_tree.pixel_tree import PixelTree
 
     tree = PixelTree.from_healpix([HealpixPixel(*partition) for partition in partitions])
-    return [Partition(int(pixel.order), int(pixel.pixel)) for pixel in compute_negative_tree_pixels(tree)]
+    empty = [Partition(int(pixel.order), int(pixel.pixel)) for pixel in compute_negative_tree_pixels(tree)]
+    return [*partitions, *empty]
 
 
 def _pixels(healpix: np.ndarray, order: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Answers out: a table to Parquet, CSV, FITS or VOTable, by the name's ending."""
+"""Answers out: a table to Parquet, CSV, FITS, VOTable or a HATS catalogue, by the name's ending."""
 
 import io
 from collections.abc import Iterable
@@ -10,14 +10,16 @@ import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
+from engine.storage.hats_catalogue import write_hats_table
 from engine.storage.parquet import write_table
 from engine.storage.store import Store
-from schemas.errors import ConfigError, DataError
+from schemas.errors import ConfigError, DataError, OutputError
 from schemas.tables import UNITS
 
-ANSWER_SUFFIXES = (".parquet", ".csv", ".fits", ".vot", ".xml")
+ANSWER_SUFFIXES = (".parquet", ".csv", ".fits", ".vot", ".xml", ".hats")
+_HATS = ".hats"
 MOST_ROWS_IN_MEMORY = 5_000_000
-"""Of formats that astropy writes, from a table in memory."""
+"""Of formats that are written from a table in memory."""
 
 
 def check_answer_path(uri: str) -> None:
@@ -27,9 +29,14 @@ def check_answer_path(uri: str) -> None:
     ------
     ConfigError
         The name ends in none of the known suffixes.
+    OutputError
+        A HATS catalogue is to be written where something is already.
     """
-    if PurePosixPath(uri).suffix not in ANSWER_SUFFIXES:
+    suffix = PurePosixPath(uri).suffix
+    if suffix not in ANSWER_SUFFIXES:
         raise ConfigError(f"output: expected a name ending in {', '.join(ANSWER_SUFFIXES)}, found {uri!r}")
+    if suffix == _HATS and Store(uri).exists(""):
+        raise OutputError(f"output: expected a new folder for a HATS catalogue, found that {uri} is there already")
 
 
 def is_folder(uri: str) -> bool:
@@ -77,16 +84,22 @@ def write_answer_parts(uri: str, schema: pa.Schema, tables: Iterable[pa.Table]) 
 def write_answer(uri: str, table: pa.Table) -> None:
     """Write a table as its name says, atomically; FITS and VOTable carry units.
 
-    In these, missing text becomes empty, and missing floats NaN; missing integers are masked.
+    In these, missing text becomes empty, and missing floats NaN; missing integers are masked. A HATS catalogue is a
+    folder, and not written in one step.
 
     Raises
     ------
     ConfigError
         The name ends in none of the known suffixes.
     DataError
-        FITS is to hold text that is not ASCII.
+        FITS is to hold text that is not ASCII, or a HATS catalogue rows of which none has a position.
+    OutputError
+        A HATS catalogue is to be written where something is already.
     """
     check_answer_path(uri)
+    if PurePosixPath(uri).suffix == _HATS:
+        write_hats_table(Store(uri), PurePosixPath(uri).stem, table)
+        return
     folder, _, name = Store(uri).uri().rpartition("/")
     store, suffix = Store(folder or "/"), PurePosixPath(uri).suffix
     if suffix == ".parquet":

@@ -12,10 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.dataset as pads
 
+from engine.storage.parquet import write_table
 from engine.storage.store import Store, file_record
 from schemas import paths
+from schemas.errors import DataError
 from schemas.manifest import FileRecord
 from schemas.partition import Partition
 from schemas.tables import DEC, HEALPIX, OBJECT_ID, RA
@@ -25,6 +28,9 @@ if TYPE_CHECKING:  # It takes a second to load: workers, which only read and wri
 
 _METADATA = ("hats.properties", "properties", "partition_info.csv", "dataset/_metadata", "dataset/_common_metadata")
 _HEALPIX_ORDER = 29
+_DEEPEST_ORDER = 7
+_ROWS_PER_PARTITION = 1_000_000
+"""Of a table that is in memory: where more share a pixel of the deepest order, the partition is larger."""
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -110,6 +116,47 @@ def write_coverage(store: Store, pixels: np.ndarray, order: int) -> float:
     moc.serialize("fits").writeto(data)
     store.write(paths.COVERAGE, data.getvalue())
     return float(moc.sky_fraction)
+
+
+def write_hats_table(store: Store, name: str, table: pa.Table) -> None:
+    """Write a table that is in memory as a HATS catalogue; rows without a position lie beside it.
+
+    Parameters
+    ----------
+    store : Store
+        A new folder.
+    table : pa.Table
+        With `ra_deg` and `dec_deg`, sorted in any way; an object may have several rows.
+
+    Raises
+    ------
+    DataError
+        No row has a position.
+    """
+    from hats.catalog import CatalogType
+    from hats.pixel_math import compute_spatial_index, generate_alignment
+
+    placed = pc.and_(pc.is_valid(table[RA]), pc.is_valid(table[DEC]))
+    rows, rest = table.filter(placed), table.filter(pc.invert(placed))
+    if not rows:
+        raise DataError(f"{store.uri()}: expected a row with a position for a HATS catalogue, found none")
+    healpix = np.asarray(compute_spatial_index(rows[RA].to_numpy(), rows[DEC].to_numpy()), np.int64)
+    order = np.argsort(healpix, kind="stable")
+    rows = rows.take(pa.array(order)).add_column(0, HEALPIX, pa.array(healpix[order]))
+    pixels = healpix[order] >> 2 * (_HEALPIX_ORDER - _DEEPEST_ORDER)
+    counts = np.bincount(pixels, minlength=12 * 4**_DEEPEST_ORDER)
+    most = max(_ROWS_PER_PARTITION, int(counts.max()))
+    found = {
+        Partition(int(part[0]), int(part[1]))
+        for part in generate_alignment(counts, highest_order=_DEEPEST_ORDER, threshold=most)[np.unique(pixels)]
+    }
+    for partition in found:
+        shift = 2 * (_HEALPIX_ORDER - partition.order)
+        start, stop = np.searchsorted(healpix[order], [partition.pixel << shift, (partition.pixel + 1) << shift])
+        write_table(store, partition.path, rows.slice(start, stop - start))
+    if rest:
+        write_table(store, paths.UNPLACED, rest)
+    write_hats_metadata(store, name, sorted(found), len(rows), {"catalog_type": CatalogType.SOURCE})
 
 
 def write_collection(

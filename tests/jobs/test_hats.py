@@ -7,6 +7,7 @@ import hats
 import lsdb
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from cdshealpix import vertices
 from hats.io.skymap import read_skymap
@@ -16,19 +17,22 @@ from typer.testing import CliRunner
 from upath import UPath
 
 from engine.compute import sky
+from engine.storage.answers import write_answer
 from engine.storage.artefacts import current_manifest, current_release
 from engine.storage.hats_catalogue import read_columns, write_hats_metadata
 from engine.storage.parquet import as_matrix
 from engine.storage.store import Store
 from jobs import hats as job
+from jobs import neighbours
 from jobs.cli import app
 from schemas import paths
-from schemas.errors import InputNotFoundError, OutputError
+from schemas.config import NeighboursJob
+from schemas.errors import DataError, InputNotFoundError, OutputError
 from schemas.hats import HatsJob
 from schemas.partition import Partition
 from tests.generated import clustered, positions, write_release
 
-N = 600
+N = 400
 POSITION = ("ra_deg", "dec_deg")
 
 
@@ -44,16 +48,16 @@ def read_partition_files(folder: Path) -> list[Partition]:
 
 @pytest.fixture(scope="module")
 def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Output of a release of objects all over the sky, a third of them around the corners of partitions."""
+    """Output of a release of objects all over the sky, some of them around the corners of its partitions."""
     output = tmp_path_factory.mktemp("release")
-    corners = vertices(np.arange(48), 1)
+    corners = vertices(np.arange(12), 0)
     n = corners[0].size
     ra, dec = positions(N - n, seed=5)
-    beside = np.tile([[-1, -1, 1, 1], [-1, 1, -1, 1]], 48) * 10 / 3600
+    beside = np.tile([[-1, -1, 1, 1], [-1, 1, -1, 1]], 12) * 10 / 3600
     ra = np.concatenate([ra, (corners[0].deg.ravel() + beside[0]) % 360])
     dec = np.concatenate([dec, np.clip(corners[1].deg.ravel() + beside[1], -90, 90)])
     objects = {"object_id": np.arange(N), "ra_deg": ra, "dec_deg": dec, "mag": np.linspace(15, 20, N)}
-    write_release(output, objects, clustered(N, 4), rows_per_partition=40)
+    write_release(output, objects, clustered(N, 4), rows_per_partition=100)
     return output
 
 
@@ -77,8 +81,8 @@ def test_a_cone_search_finds_what_lies_in_the_cone(collection: Path) -> None:
     table = catalogue.compute()
     centre = table.iloc[17]
     apart = sky.separation_arcsec(centre["ra_deg"], centre["dec_deg"], *(table[n].to_numpy() for n in POSITION))
-    found = catalogue.cone_search(ra=centre["ra_deg"], dec=centre["dec_deg"], radius_arcsec=40_000).compute()
-    assert set(found["object_id"]) == set(table["object_id"][apart <= 40_000])
+    found = catalogue.cone_search(ra=centre["ra_deg"], dec=centre["dec_deg"], radius_arcsec=60_000).compute()
+    assert set(found["object_id"]) == set(table["object_id"][apart <= 60_000])
     assert len(found) > 2
 
 
@@ -94,7 +98,7 @@ def test_a_crossmatch_with_a_large_catalogue_finds_every_pair_across_borders(col
     near_dec = np.clip(table["dec_deg"].to_numpy() + shift[0], -90, 90)
     near_ra = (table["ra_deg"].to_numpy() + shift[1]) % 360
     other = pd.DataFrame({"x_id": np.arange(n), "ra": [*near_ra, *ra], "dec": [*near_dec, *dec]})
-    left = lsdb.from_dataframe(other, ra_column="ra", dec_column="dec", partition_rows=30_000)
+    left = lsdb.from_dataframe(other, ra_column="ra", dec_column="dec", partition_rows=30_000, margin_threshold=None)
     pairs, without_margin = (
         left.crossmatch(
             right, radius_arcsec=30, n_neighbors=9, suffix_method="overlapping_columns", require_right_margin=False
@@ -103,8 +107,8 @@ def test_a_crossmatch_with_a_large_catalogue_finds_every_pair_across_borders(col
     )
     expected = set()
     for row in table.itertuples():
-        apart = sky.separation_arcsec(row.ra_deg, row.dec_deg, other["ra"].to_numpy(), other["dec"].to_numpy())
-        expected |= {(int(x), row.object_id) for x in np.flatnonzero(apart < 30)}
+        near = sky.in_cone(other["ra"].to_numpy(), other["dec"].to_numpy(), row.ra_deg, row.dec_deg, 30)
+        expected |= {(int(x), row.object_id) for x in np.flatnonzero(near)}
     assert set(zip(pairs["x_id"], pairs["object_id"], strict=True)) == expected
     assert len(expected) > len(without_margin) > N
 
@@ -199,3 +203,30 @@ def test_embeddings_are_joined_to_the_objects_by_name(finished: Path, tmp_path: 
     assert {"components", "embedding", "magnitude"} <= set(table.columns)
     for object_id, vector in zip(table["object_id"], table["embedding"], strict=True):
         np.testing.assert_array_equal(np.asarray(vector), vectors[object_id])
+
+
+def test_an_answer_becomes_a_hats_catalogue_by_the_positions_of_its_neighbours(release: Path, tmp_path: Path) -> None:
+    output = tmp_path / "near.hats"
+    asked = NeighboursJob(release=str(release), ids=("3", "300"), k=30, output=str(output))
+    expected = neighbours.run(asked)
+    assert expected is not None
+    assert is_valid_catalog(UPath(output), strict=True)
+    found = lsdb.open_catalog(output).compute()
+    assert found.index.is_monotonic_increasing
+    columns = ["query_id", "rank", "object_id", "distance"]
+    assert sorted(found[columns].itertuples(index=False)) == sorted(
+        expected.select(columns).to_pandas().itertuples(index=False)
+    )
+    with pytest.raises(OutputError, match="expected a new folder for a HATS catalogue"):
+        neighbours.run(asked)
+
+
+def test_rows_without_a_position_lie_beside_a_hats_catalogue(tmp_path: Path) -> None:
+    dense = np.full(2_000, 10.0)
+    table = pa.table({"x": np.arange(2_001), "ra_deg": [*dense, None], "dec_deg": [*dense, 5.0]})
+    write_answer(str(tmp_path / "table.hats"), table)
+    assert is_valid_catalog(UPath(tmp_path / "table.hats"), strict=True)
+    assert len(lsdb.open_catalog(tmp_path / "table.hats").compute()) == 2_000
+    assert pd.read_parquet(tmp_path / "table.hats" / "unplaced.parquet")["x"].tolist() == [2_000]
+    with pytest.raises(DataError, match="found none"):
+        write_answer(str(tmp_path / "none.hats"), table.slice(2_000))

@@ -108,6 +108,6 @@ def test_an_answer_without_rows_has_its_columns(local_store: Store, suffix: str)
 def test_a_name_of_another_kind_is_refused_with_those_that_work(name: str) -> None:
     for use in (check_answer_path, lambda uri: write_answer(uri, answer(*INTEGERS))):
         with pytest.raises(
-            ConfigError, match=r"output: expected a name ending in \.parquet, \.csv, \.fits, \.vot, \.xml, found"
+            ConfigError, match=r"output: expected a name ending in \.parquet, \.csv, \.fits, \.vot, \.xml, \.hats, found"
         ):
             use(name)
