@@ -14,6 +14,8 @@ from PIL import Image
 from schemas.config import ReleaseJob
 
 BUCKET = "survey"
+S3_SECRET = "a-key-that-is-written-nowhere"
+"""Of the server of these tests: no file and no message may hold it."""
 NEEDS_GPU = "needs a GPU"
 NEEDS_CRDS = "needs KubeRay's custom resource definitions in VOORWERP_CRDS"
 """Why a test is skipped where everything is installed."""
@@ -70,7 +72,7 @@ def make_job(path: Path | str, output: Path | str, weights: Path | str, **sectio
         "catalogue": {"path": str(path)},
         "encoder": {"architecture": TINY_ARCHITECTURE, "weights": str(weights)},
         "plan": {"rows_per_partition": 20, "rows_per_unit": 8},
-        "embed": {"batch_size": 4, "workers": 2},
+        "embed": {"batch_size": 4, "workers": 1},
         "reduce": {"n_components": 5},
         "index": {"rows_per_shard": 40},
         "output": str(output),
@@ -112,7 +114,7 @@ def s3_server() -> Iterator[str]:
     settings = {
         "AWS_ENDPOINT_URL": f"http://{host}:{port}",
         "AWS_ACCESS_KEY_ID": "testing",
-        "AWS_SECRET_ACCESS_KEY": "testing",
+        "AWS_SECRET_ACCESS_KEY": S3_SECRET,
         "AWS_DEFAULT_REGION": "us-east-1",
     }
     os.environ.update(settings)
@@ -138,5 +140,5 @@ def finished(survey: Path, tiny_weights: Path, tmp_path_factory: pytest.TempPath
     from jobs import release
 
     output = tmp_path_factory.mktemp("release")
-    release.run(make_job(survey, output, tiny_weights))
+    release.run(make_job(survey, output, tiny_weights, embed={"workers": 2}))
     return output

@@ -99,7 +99,7 @@ def measure(work: Path, weights: Path) -> tuple[Table, list[Bar]]:
 def _embed(n: int, work: Path, weights: Path) -> Run:
     console.print(f"scale: {n:,} tiny cutouts")
     catalogue, output = work / f"tiny-{n}", work / f"scale-{n}"
-    _write_catalogue(catalogue, n)
+    write_catalogue(catalogue, n)
     options = ["--catalogue", catalogue, "--output", output, "--preset", work / "tiny.yaml"]
     options += [
         "--architecture",
@@ -111,7 +111,7 @@ def _embed(n: int, work: Path, weights: Path) -> Run:
     ]
     run([VOORWERP, "plan", *options])
     store = Store(str(output))
-    samples = _sampled([VOORWERP, "embed", *options], store)
+    samples = sampled([VOORWERP, "embed", *options], store)
     n_units = read_manifest(store, "plan", claimed(store, "plan")).counts["units"]
     at_work_s = read_manifest(store, "embeddings", claimed(store, "embeddings")).durations_s["at_work"]
     n_done, rss_bytes = samples.T
@@ -120,7 +120,7 @@ def _embed(n: int, work: Path, weights: Path) -> Run:
     return Run(n_units, at_work_s, int(rss_bytes.max()), slope, _commit_read_s(work / f"commits-{n}", n_units))
 
 
-def _write_catalogue(path: Path, n: int) -> None:
+def write_catalogue(path: Path, n: int) -> None:
     """Write a catalogue in sky order that holds its cutouts, in files of `ROWS_PER_FILE`."""
     generator = np.random.default_rng(n)
     images = []
@@ -140,7 +140,7 @@ def _write_catalogue(path: Path, n: int) -> None:
         pq.write_table(rows, path / f"{start:07d}.parquet", row_group_size=ROWS_PER_UNIT)
 
 
-def _sampled(command: list[str | Path], store: Store) -> np.ndarray:
+def sampled(command: list[str | Path], store: Store, every_s: float = SAMPLE_EVERY_S) -> np.ndarray:
     """Run a command to its end; sample (commits there, resident bytes of its own process): (n, 2) float64."""
     samples = []
     with subprocess.Popen([str(part) for part in command], stderr=subprocess.PIPE, text=True) as process:
@@ -149,7 +149,7 @@ def _sampled(command: list[str | Path], store: Store) -> np.ndarray:
             n_commits = sum(path.endswith(".json") for path in store.list(paths.WORK))
             with suppress(psutil.Error):
                 samples.append((n_commits, watched.memory_info().rss))
-            time.sleep(SAMPLE_EVERY_S)
+            time.sleep(every_s)
         _, said = process.communicate()
     if process.returncode:
         raise CommandError(f"expected exit code 0, found {process.returncode}: {said[-2000:]}")

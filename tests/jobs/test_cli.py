@@ -1,12 +1,9 @@
 """The command as a user types it: messages, exit codes, and that nothing is started for a job that cannot run."""
 
 import json
-import os
 import re
-import signal
+import shutil
 import subprocess
-import sys
-import time
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -24,7 +21,8 @@ from engine.storage.artefacts import claimed, current_manifest
 from engine.storage.store import Store
 from jobs.cli import app
 from schemas import paths
-from tests.conftest import TINY_ARCHITECTURE, write_survey
+from tests.commands import voorwerp
+from tests.conftest import TINY_ARCHITECTURE
 
 
 def names_of(group: Any, before: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
@@ -38,13 +36,6 @@ def names_of(group: Any, before: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
 COMMANDS = names_of(get_command(app))
 UNREACHABLE_RAY = {"RAY_ADDRESS": "127.0.0.1:1"}
 """With this, a job that gets as far as Ray fails with exit code 74: refusals must come before."""
-
-
-def voorwerp(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", "from jobs.cli import main; main()", *map(str, arguments)]
-    return subprocess.run(
-        command, env=os.environ | environment, capture_output=True, text=True, timeout=240, check=False
-    )
 
 
 def write_job(folder: Path, catalogue: Path, weights: Path, **sections: dict) -> Path:
@@ -268,12 +259,8 @@ def test_neighbours_without_ray_in_every_format(finished: Path, tmp_path: Path) 
 
 @pytest.mark.fault(32, "a shard changed, a file missing, a file left over")
 @pytest.mark.cluster
-def test_verify_names_a_changed_a_missing_and_a_left_over_file(
-    survey: Path, tiny_weights: Path, tmp_path: Path
-) -> None:
-    job = write_job(tmp_path, survey, tiny_weights, reduce={"n_components": 3})
-    assert voorwerp("release", job).returncode == 0
-    output = tmp_path / "out"
+def test_verify_names_a_changed_a_missing_and_a_left_over_file(finished: Path, tmp_path: Path) -> None:
+    output = shutil.copytree(finished, tmp_path / "out")
     assert voorwerp("verify", output).returncode == 0
     index = output / paths.artefact("index", current_manifest(Store(str(output)), "index").id)
     shard = index / paths.shard(0)
@@ -285,28 +272,3 @@ def test_verify_names_a_changed_a_missing_and_a_left_over_file(
         result, 1, r"shard-00000.faiss: expected SHA-256", "objects-00000.parquet: missing", "notes.txt: left over"
     )
     assert_refused(voorwerp("neighbours", output, "--id", "1001"), 76, r"objects-00000.parquet: missing")
-
-
-@pytest.mark.fault(3, "SIGKILL to the command")
-@pytest.mark.cluster
-@pytest.mark.parametrize("kill", [signal.SIGKILL, signal.SIGTERM])
-def test_a_killed_release_resumes_by_the_same_command(tiny_weights: Path, tmp_path: Path, kill: signal.Signals) -> None:
-    catalogue = write_survey(tmp_path / "survey", 200)
-    job = write_job(tmp_path, catalogue, tiny_weights, plan={"rows_per_unit": 5}, embed={"views": 4, "workers": 1})
-    command = [sys.executable, "-c", "from jobs.cli import main; main()", "release", str(job)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    commits = tmp_path / "out" / "work"
-    while len(list(commits.glob("*/commits/*.json"))) < 3:
-        assert process.poll() is None, "the release ended before it could be killed"
-        time.sleep(0.05)
-    process.send_signal(kill)
-    assert process.wait(60) == (-9 if kill == signal.SIGKILL else 143)
-    assert not (tmp_path / "out" / "current.json").exists()
-    done = len(list(commits.glob("*/commits/*.json")))
-    result = voorwerp("release", job)
-    assert result.returncode == 0, result.stderr
-    already = re.search(r"(\d+) of \d+ units already done", result.stderr)
-    assert already
-    assert int(already.group(1)) >= done
-    assert "200 planned = 200 embedded + 0 rejected" in result.stderr
-    assert voorwerp("verify", tmp_path / "out").returncode == 0

@@ -27,7 +27,8 @@ from jobs import neighbours, release, verify
 from schemas import paths
 from schemas.config import NeighboursJob
 from schemas.errors import ConfigError, DataError, OutputError
-from tests.conftest import BUCKET, TINY_ARCHITECTURE, galaxy_pixels, make_job, write_survey
+from tests.conftest import BUCKET, S3_SECRET, TINY_ARCHITECTURE, galaxy_pixels, make_job, write_survey
+from tests.searched import files_with
 
 pytestmark = pytest.mark.cluster
 
@@ -296,7 +297,12 @@ def test_a_dask_distributed_scheduler_gives_the_same_components(
 
 
 def test_a_release_runs_from_s3_to_s3_and_lsdb_reads_it_there(
-    s3_server: str, tiny_weights: Path, survey: Path, ray_session: None, finished: Path
+    s3_server: str,
+    tiny_weights: Path,
+    survey: Path,
+    ray_session: None,
+    finished: Path,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     bucket = Store(f"s3://{BUCKET}/in")
     for path in [survey, *sorted((survey.parent / "cutouts").iterdir())]:
@@ -310,6 +316,12 @@ def test_a_release_runs_from_s3_to_s3_and_lsdb_reads_it_there(
     answer = f"s3://{BUCKET}/answers/near.csv"
     neighbours.run(NeighboursJob(release=output, positions_deg=((10.0, -5.0),), k=3, output=answer))
     assert len(pd.read_csv(io.BytesIO(Store(answer).read("")))) == 3
+    said = capfd.readouterr()
+    assert "accounting" in said.err
+    assert S3_SECRET not in said.out + said.err
+    for folder in (output, f"s3://{BUCKET}/answers"):
+        assert files_with(Store(folder), ["object_id"])
+        assert not files_with(Store(folder), [S3_SECRET, "AWS_SECRET"])
 
 
 def test_the_encoder_in_the_output_is_the_one_that_was_used(finished: Path, survey: Path) -> None:

@@ -1,0 +1,152 @@
+"""A cluster of several nodes, behind a token: jobs are sent to it, work lies where it belongs, nodes come and go."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from tests.faults.test_faults_processes import (
+    VOORWERP,
+    assert_same,
+    driver,
+    ended,
+    find_embeddings,
+    planned,
+    sabotaged,
+    vectors,
+)
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
+TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "a-token-that-only-this-cluster-knows"}
+
+
+class Nodes(NamedTuple):
+    """A running cluster."""
+
+    process: subprocess.Popen[str]
+    folder: Path
+    """For marks of what its workers do."""
+    address: str
+    dashboard: str
+
+    def tell(self, **what: object) -> str | None:
+        """Add or lose a node; return the id of a new one."""
+        assert self.process.stdin
+        assert self.process.stdout
+        print(json.dumps(what), file=self.process.stdin, flush=True)
+        answer = self.process.stdout.readline()
+        assert answer, (what, (self.folder / "said").read_text())
+        return json.loads(answer).get("node")
+
+    def marked(self, what: str) -> set[str]:
+        """What the marks of a kind name."""
+        return {path.name.partition(" ")[2] for path in self.folder.glob(f"marks/{what} *")}
+
+    def wait_for_held(self, process: subprocess.Popen[str]) -> None:
+        """Wait until a cutout is held in a worker."""
+        while not self.marked("held"):
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.05)
+
+    def let_go(self) -> None:
+        """Hold no cutout any more."""
+        (self.folder / "go").touch()
+
+    def hold(self) -> None:
+        """Hold cutouts again, and forget all marks."""
+        (self.folder / "go").unlink(missing_ok=True)
+        for path in (self.folder / "marks").iterdir():
+            path.unlink()
+
+
+@pytest.fixture(scope="module")
+def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
+    """A head that does no work. Some units stay in work until they are let go."""
+    folder = tmp_path_factory.mktemp("nodes")
+    (folder / "marks").mkdir()
+    sabotage = {"marks": str(folder / "marks"), "until": str(folder / "go"), "held": [1020, 1050, 1080], "no_gpu": True}
+    with (
+        (folder / "said").open("w") as said,
+        subprocess.Popen(
+            [sys.executable, str(Path(__file__).with_name("nodes.py")), "dashboard"],
+            env=sabotaged(**sabotage) | TOKEN,  # Workers are children of their node.
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=said,
+            text=True,
+        ) as process,
+    ):
+        assert process.stdin
+        assert process.stdout
+        yield Nodes(process, folder, **json.loads(process.stdout.readline()))
+        process.stdin.close()
+
+
+@pytest.mark.fault(2, "SIGKILL to the node that does all the work, and another one in its place")
+def test_a_lost_node_costs_time_and_nothing_else(
+    nodes: Nodes, tmp_path: Path, survey: Path, tiny_weights: Path, finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, output = planned(tmp_path, survey, tiny_weights, max_seconds=100), tmp_path / "out"
+    nodes.hold()
+    nodes.tell(add="first", num_cpus=4)
+    with monkeypatch.context() as patch:
+        for name, value in {**TOKEN, "RAY_ADDRESS": nodes.address}.items():
+            patch.setenv(name, value)
+        with driver(job) as process:
+            nodes.wait_for_held(process)
+            nodes.tell(lose="first")
+            nodes.tell(add="second", num_cpus=3)
+            nodes.let_go()
+            code, said = ended(process)
+    assert code == 0, said
+    assert find_embeddings(output).detail["attempts_lost"] >= 1
+    assert_same(job, vectors(finished))
+
+
+def submit(nodes: Nodes, folder: Path, **environment: str) -> subprocess.Popen[str]:
+    """Send the embedding of a folder's job to the cluster, as `ray job submit` does."""
+    ray, runtime = str(Path(sys.executable).with_name("ray")), json.dumps({"working_dir": str(folder)})
+    sending = [ray, "job", "submit", "--address", f"http://{nodes.dashboard}", "--runtime-env-json", runtime]
+    return subprocess.Popen(
+        [*sending, "--", VOORWERP, "embed", "job.yaml"],
+        env={name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"} | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def test_a_job_is_sent_with_the_token_alone_and_its_stages_run_where_they_belong_while_nodes_come_and_go(
+    nodes: Nodes, tmp_path: Path, survey: Path, tiny_weights: Path, finished: Path
+) -> None:
+    (sent := tmp_path / "sent").mkdir()
+    job = planned(tmp_path, survey, tiny_weights, max_seconds=100, device="cuda", workers=1)
+    (sent / job.name).write_bytes(job.read_bytes())
+    with submit(nodes, sent, RAY_AUTH_MODE="token", RAY_AUTH_TOKEN="another-one") as refused:
+        said, _ = refused.communicate(timeout=100)
+    assert refused.returncode != 0
+    assert "Authentication failed" in said
+
+    nodes.hold()
+    gpu_node = nodes.tell(add="gpu", num_cpus=1, num_gpus=1)
+    cpu_node = nodes.tell(add="lost", num_cpus=2)
+    with submit(nodes, sent, **TOKEN) as process:
+        nodes.wait_for_held(process)
+        nodes.tell(lose="lost")
+        later_node = nodes.tell(add="later", num_cpus=4)
+        nodes.let_go()
+        said, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, said
+    assert "90 planned = 90 embedded + 0 rejected" in said
+    assert nodes.marked("encoded") == {gpu_node}
+    assert gpu_node not in nodes.marked("loaded")
+    assert {cpu_node, later_node} & nodes.marked("loaded")
+    found = find_embeddings(tmp_path / "out").detail
+    assert (found["device"], found["workers"]) == ("cuda", 1)
+    assert_same(job, vectors(finished))
