@@ -40,6 +40,9 @@ class CatalogueConfig(Section):
     cutout_root: str | None = Field(
         None, description="what relative URIs start from; the folder that holds the catalogue when null"
     )
+    columns: tuple[str, ...] | None = Field(
+        None, description="other columns to read and carry through to every table; all when null"
+    )
     on_duplicate: Literal["stop", "first"] = Field("stop", description="stop with a list, or keep the first row")
 
 

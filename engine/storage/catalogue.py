@@ -46,7 +46,8 @@ def read_catalogue(config: CatalogueConfig) -> pa.Table:
     -------
     pa.Table
         `object_id` (int64 or string, no nulls), `ra_deg` and `dec_deg` (float64), `cutout` (absolute URI or path into
-        a container, or reference into this catalogue), then every other column, unchanged, in its order.
+        a container, or reference into this catalogue), then the other columns that are asked for, unchanged, in the
+        catalogue's order.
 
     Raises
     ------
@@ -88,7 +89,7 @@ def read_catalogue(config: CatalogueConfig) -> pa.Table:
             f"{store.uri()}: column {config.cutout_column!r}: expected URIs (text), or image bytes in Parquet, "
             f"found {cutouts.type}"
         )
-    for name in table.column_names:
+    for name in _wanted(table.column_names, config, store) or table.column_names:
         if name in named or name == HEALPIX or (kind == "hats" and name in _HIVE_COLUMNS):
             continue
         if name in RESERVED:
@@ -113,15 +114,16 @@ def _detect(store: Store) -> str:
 def _read_parquet(store: Store, config: CatalogueConfig) -> tuple[pa.Table, dict[str, str]]:
     files = _parquet_files(store) or store.full_path()
     dataset = pads.dataset(files, filesystem=store.filesystem, format="parquet")
+    wanted = _wanted(dataset.schema.names, config, store)
     if not _holds_images(dataset.schema, config.cutout_column):
         _check_drift(dataset, dataset.schema)
-        return dataset.to_table(), {}
+        return dataset.to_table(wanted), {}
     if "#" in config.cutout_column:
         raise DataError(
             f"{store.uri()}: column {config.cutout_column!r}: a column of images cannot have a # in its name"
         )
     _check_drift(dataset, dataset.schema.remove(dataset.schema.get_field_index(config.cutout_column)))
-    others = [name for name in dataset.schema.names if name != config.cutout_column]
+    others = [name for name in wanted or dataset.schema.names if name != config.cutout_column]
 
     def read(file: pads.ParquetFileFragment) -> pa.Table:
         return _with_references(file.to_table(columns=others, schema=dataset.schema), store, file.path, config)
@@ -202,6 +204,19 @@ _READERS: dict[str, Callable[[Store, CatalogueConfig], tuple[pa.Table, dict[str,
     "fits": lambda store, config: read_fits(store),
     "votable": lambda store, config: read_votable(store),
 }
+
+
+def _wanted(names: list[str], config: CatalogueConfig, store: Store) -> list[str] | None:
+    """List the columns to read, of those that there are; None for all."""
+    if config.columns is None:
+        return None
+    named = {config.id_column, config.ra_column, config.dec_column, config.cutout_column}
+    if missing := set(config.columns) - set(names):
+        raise DataError(
+            f"{store.uri()}: catalogue.columns: expected a column {min(missing)!r}, "
+            f"found {', '.join(names)}{did_you_mean(min(missing), names, cutoff=0.4)}"
+        )
+    return [name for name in names if name in named | set(config.columns)]
 
 
 def _check_columns(table: pa.Table, named: tuple[str, ...], config: CatalogueConfig, store: Store) -> None:

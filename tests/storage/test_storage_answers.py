@@ -107,7 +107,5 @@ def test_an_answer_without_rows_has_its_columns(local_store: Store, suffix: str)
 @pytest.mark.parametrize("name", ["answer", "answer.csv.gz", "", "s3://bucket/answer.json"])
 def test_a_name_of_another_kind_is_refused_with_those_that_work(name: str) -> None:
     for use in (check_answer_path, lambda uri: write_answer(uri, answer(*INTEGERS))):
-        with pytest.raises(
-            ConfigError, match=r"output: expected a name ending in \.parquet, \.csv, \.fits, \.vot, \.xml, \.hats, found"
-        ):
+        with pytest.raises(ConfigError, match=r"output: expected a name ending in \.parquet, .*\.xml, \.hats, found"):
             use(name)

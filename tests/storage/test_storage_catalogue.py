@@ -299,6 +299,27 @@ def test_extra_columns_are_carried_unchanged_in_their_order(tmp_path: Path) -> N
         assert str(table[name].to_pylist()) == str(written[name].to_pylist())
 
 
+@pytest.mark.parametrize("kind", SUFFIXES)
+def test_only_the_columns_that_are_asked_for_are_carried_along(tmp_path: Path, kind: str) -> None:
+    path = write(tmp_path, kind, columns())
+    found = read(path, columns=["magnitude"])
+    assert found.column_names == ["object_id", "ra_deg", "dec_deg", "cutout", "magnitude"]
+    assert found["magnitude"].to_pylist() == [15.5, 16.25, 17.0]
+    assert read(path, columns=[]).column_names == ["object_id", "ra_deg", "dec_deg", "cutout"]
+    refuse(
+        path,
+        r"catalogue.columns: expected a column 'magnitud', found .*; did you mean 'magnitude'",
+        columns=["magnitud"],
+    )
+
+
+def test_of_images_in_a_column_only_what_is_asked_for_is_carried_along(tmp_path: Path) -> None:
+    pq.write_table(pa.table(columns(cutout=IMAGES)), tmp_path / "c.parquet")
+    found = read(tmp_path / "c.parquet", columns=["flag"])
+    assert found.column_names == ["object_id", "ra_deg", "dec_deg", "cutout", "flag"]
+    assert found["cutout"].to_pylist()[2].endswith("c.parquet#cutout[2]")
+
+
 def test_large_integers_of_an_extra_csv_column_are_not_rounded(tmp_path: Path) -> None:
     # SDSS specObjID has 20 digits; as a float, neighbours become one.
     text = "object_id,ra_deg,dec_deg,cutout,spec\n1,2,3,a,12345678901234567890\n2,2,3,b,12345678901234567891\n"
