@@ -64,7 +64,7 @@ def status_of(store: Store) -> Status:
                 id=one.id,
                 created_utc=one.created_utc,
                 catalogue=one.catalogue,
-                embedded=one.counts["embedded"],
+                n_objects=one.counts["indexed"],
                 is_current=current is not None and one.id == current.id,
             )
             for one in all_releases(store)
@@ -88,7 +88,7 @@ def _units(store: Store, run_id: str, entries: Mapping[str, float], now_s: float
         id=run_id,
         n_units=n_units,
         n_done=len(times),
-        n_lost=max(0, begun - len(times)),
+        n_open=max(0, begun - len(times)),
         per_minute=per_minute,
         minutes_left=n_left / per_minute if per_minute and n_left is not None else None,
         last_s=max(0.0, now_s - times[-1]) if times else None,
@@ -151,7 +151,8 @@ def _show(status: Status) -> None:
     for release in status.releases:
         mark = "current" if release.is_current else "earlier"
         screen.print(
-            f"release {release.id} ({mark}), {release.created_utc}: {release.embedded:,} of {release.catalogue}",
+            f"release {release.id} ({mark}), {release.created_utc}: {release.n_objects:,} objects "
+            f"of {release.catalogue}",
             soft_wrap=True,
         )
     if not status.releases:
@@ -166,6 +167,6 @@ def _show_units(one: UnitsDone) -> None:
         bar = f"{one.n_done:,} units"
     rate = f", {one.per_minute:,.1f} a minute" if one.per_minute else ""
     left = f", about {one.minutes_left:,.0f} minutes left" if one.minutes_left else ""
-    open_ = f", {one.n_lost:,} attempts in work or lost" if one.n_lost else ""
+    open_ = f", {one.n_open:,} attempts in work or lost" if one.n_open else ""
     last = f", the last {one.last_s:,.0f} s ago" if one.last_s is not None else ""
     screen.print(f"{one.kind} {one.id}: {bar}{rate}{left}{open_}{last}", markup=False, soft_wrap=True)

@@ -15,7 +15,7 @@ class UnitsDone(Record):
     n_units: int | None
     """Null where the plan of the units is not written yet."""
     n_done: int
-    n_lost: int
+    n_open: int
     """Attempts that left no commit: lost, or in work now."""
     per_minute: float | None
     """Units in a minute, lately; null where too little is done to tell."""
@@ -41,7 +41,8 @@ class ReleaseHeld(Record):
     id: str
     created_utc: str
     catalogue: str
-    embedded: int
+    n_objects: int
+    """That can be searched."""
     is_current: bool
 
 
