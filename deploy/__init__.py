@@ -1,1 +1,1 @@
-"""Where voorwerp runs: manifests for Kubernetes, images and example jobs, as data. No code."""
+"""Where voorwerp runs: manifests for Kubernetes, images, monitoring and example jobs."""

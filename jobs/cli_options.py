@@ -11,7 +11,7 @@ EXIT_CODES = """
 Exit codes: 0 success; 2 wrong option or config; 65 unusable input data; 66 input not found; 69 `plan --preflight` found
 that the release does not fit; 71 workers die again and again; 73 the output belongs to another run; 74 the store failed
 (run again to resume); 75 another run works on this output now; 76 an artefact is not what its manifest says, or of
-another format; 1 `verify` or `doctor` found problems; 130 interrupted; 143 terminated.
+another format; 1 `verify`, `doctor` or `deploy check` found problems; 130 interrupted; 143 terminated.
 """
 
 ReleaseArgument = Annotated[str, typer.Argument(help="Output of a release.", show_default=False)]

@@ -27,7 +27,7 @@ MANIFESTS = Path(__file__).parents[1] / "deploy"
 FOLDER = "/etc/voorwerp"
 """Where jobs are mounted."""
 _REMOTE = ("s3://", "hf-hub:", "package:", "/data/")
-_PLACES = ("output", "release", "votes", "labels", "model", "weights", "jobs_folder", "cutout_root", "onto", "ratings")
+_PLACES = ("output", "release", "votes", "labels", "model", "weights", "jobs_folder", "cutout_root", "ratings")
 """Keys of jobs that say where something is."""
 
 

@@ -30,7 +30,7 @@ def test_who_follows_the_page_gets_manifests_that_pass_every_check(
             Path(written).write_text(printed.out)
         else:
             assert "nothing is wrong" in printed.err
-    assert [command.split()[2] for command in commands].count("check") == 5
+    assert [command.split()[2] for command in commands].count("check") == 6
 
 
 def test_the_secrets_that_the_page_lists_are_those_that_pods_refer_to() -> None:
