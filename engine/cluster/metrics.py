@@ -44,7 +44,10 @@ def collect(recorder: Recorder) -> None:
 
 @contextmanager
 def collecting(recorder: Recorder) -> Iterator[None]:
-    """Let somebody collect for the length of a block."""
+    """Let somebody collect for the length of a block; whoever collects already goes on, and collects once."""
+    if recorder in _recorders:
+        yield
+        return
     _recorders.append(recorder)
     try:
         yield
