@@ -168,8 +168,8 @@ def _png(sky: _Sky, shown: _Values, numbers: dict[int, int], theme: str) -> tupl
     norm = (LogNorm if shown.is_amount else Normalize)(shown.low, shown.high)
     values = np.append(shown.values, np.nan)[sky.tile]
     # Tiles without a value are there, and empty; what is no tile is not drawn at all.
-    pixels = colours(norm(np.nan_to_num(values, nan=shown.low)))
-    pixels[np.isnan(values)] = to_rgba(_EMPTY[theme])
+    pixels = colours(norm(np.nan_to_num(values, nan=shown.low)), bytes=True)
+    pixels[np.isnan(values)] = 255 * np.array(to_rgba(_EMPTY[theme]))
     pixels[sky.tile < 0] = 0
     axes.imshow(pixels, origin="lower", interpolation="nearest")
     axes.set_xlim(left, right)

@@ -23,6 +23,7 @@ from engine.compute.search import Places
 from engine.storage.artefacts import partitions_of
 from engine.storage.parquet import read_schema
 from engine.storage.queries import Queries
+from engine.storage.reports import ReportFiles
 from schemas.found import Found
 from schemas.manifest import Kind, Manifest, Release
 from schemas.partition import Partition
@@ -132,6 +133,10 @@ class ReleaseSearcher:
     def manifests(self) -> dict[Kind, Manifest]:
         """Give the manifests of the release's artefacts, each after those that it was made from."""
         return self._facts.manifests()
+
+    def report(self, release: str) -> ReportFiles | None:
+        """Read the newest report card of a release of the output; None where there is none."""
+        return self._facts.report(release)
 
     def rejects(self) -> RejectsAnswer:
         """Count what was rejected, by reason."""

@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 from engine.cluster.opened import OpenRelease
 from engine.storage.artefacts import all_releases, parent_of, partitions_of, release_chain
 from engine.storage.parquet import parse_table, read_table
+from engine.storage.reports import ReportFiles, read_report, reports_of
 from schemas import paths
 from schemas.manifest import Kind, Manifest, Release
 from schemas.reject import RejectReason
@@ -42,6 +43,11 @@ class ReleaseFacts:
         """Give the manifests of the release's artefacts, each after those that it was made from."""
         with self._one:
             return self._chain
+
+    def report(self, release: str) -> ReportFiles | None:
+        """Read the newest report card of a release of the output, which may be written while it is served."""
+        found = reports_of(self._release.store, release)
+        return read_report(self._release.store, found[0]) if found else None
 
     def rejects(self) -> RejectsAnswer:
         """Count what was rejected, by reason."""

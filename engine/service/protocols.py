@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from engine.compute.rejects import Reject
+from engine.storage.reports import ReportFiles
 from schemas.campaign import Campaign, CampaignConfig, Recorded
 from schemas.found import Found
 from schemas.manifest import Kind, Manifest, Release
@@ -64,6 +65,9 @@ class Searcher(Protocol):
 
     def manifests(self) -> dict[Kind, Manifest]:
         """Give the manifests of the release's artefacts, each after those that it was made from."""
+
+    def report(self, release: str) -> ReportFiles | None:
+        """Read the newest report card of a release of the output; None where there is none."""
 
     def rejects(self) -> RejectsAnswer:
         """Count what was rejected, by reason."""

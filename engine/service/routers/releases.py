@@ -1,16 +1,25 @@
 """Routes about the service itself: whether it answers, what it serves, and what that was made of."""
 
-from fastapi import APIRouter, Response
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Response
+from fastapi.responses import HTMLResponse
 
 from engine.service.problems import ProblemError
 from engine.service.protocols import Searcher
 from engine.service.release_answers import manifest_answer, manifests_answer, releases_answer
+from engine.service.report_policy import policy_of
 from engine.service.security import HEALTH, READS
+from engine.storage.reports import ReportFiles
 from schemas.manifest import Kind
+from schemas.report import Report
 from schemas.service import Health, ReleaseAnswer
 from schemas.service_releases import ManifestAnswer, ManifestsAnswer, RejectsAnswer, ReleasesAnswer
 
 FITS = "application/fits"
+SIGNED_BY = "Voorwerp-Signed-By"
+"""Ids of keys whose signatures lie beside a report. Whoever wants to know checks them (`voorwerp verify`)."""
+ReleaseId = Annotated[str, Path(pattern="^[0-9a-f]{16}$")]
 
 
 def routes(searcher: Searcher) -> APIRouter:
@@ -31,6 +40,28 @@ def routes(searcher: Searcher) -> APIRouter:
     def releases() -> ReleasesAnswer:
         """List the finished releases of the output that is served, the newest first."""
         return releases_answer(searcher.about().release, searcher.releases())
+
+    def report_of(release: str) -> ReportFiles:
+        found = searcher.report(release)
+        if found is None:
+            raise ProblemError(404, "no-report", "the release has no report card: voorwerp report makes one")
+        return found
+
+    @router.get("/v1/releases/{release}/report", dependencies=[READS], response_model=Report)
+    def report(release: ReleaseId) -> Response:
+        """Read the report card of a release: the bytes that are signed, where they are."""
+        found = report_of(release)
+        return Response(found.data, media_type="application/json", headers=_signed(found))
+
+    @router.get(
+        "/v1/releases/{release}/report.html",
+        dependencies=[READS],
+        response_class=HTMLResponse,
+    )
+    def report_page(release: ReleaseId) -> Response:
+        """Read the report card of a release as a page, which loads nothing and runs nothing."""
+        found = report_of(release)
+        return HTMLResponse(found.page, headers=_signed(found) | {"Content-Security-Policy": policy_of(found.page)})
 
     @router.get("/v1/release/manifests", dependencies=[READS])
     def manifests() -> ManifestsAnswer:
@@ -63,3 +94,7 @@ def routes(searcher: Searcher) -> APIRouter:
         return Response(searcher.footprint(), headers=headers, media_type=FITS)
 
     return router
+
+
+def _signed(found: ReportFiles) -> dict[str, str]:
+    return {SIGNED_BY: ", ".join(found.signed_by)} if found.signed_by else {}
