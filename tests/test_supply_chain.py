@@ -60,7 +60,7 @@ def test_what_an_image_installs_has_the_pinned_versions_and_hashes() -> None:
     assert hashed.items() <= PINS.items(), "run `make hashes`"
     wanted = {
         canonicalize_name(one.name)
-        for one in requirements("cpu", "lite0", "map", "postgres", "schedule", "serve", "simulate")
+        for one in requirements("cpu", "lite0", "map", "postgres", "report", "schedule", "serve", "simulate")
     }
     assert wanted <= hashed.keys()
     blocks = re.split(r"^(?=[\w.-]+==)", text, flags=re.MULTILINE)[1:]
