@@ -117,7 +117,8 @@ def _read_parquet(store: Store, config: CatalogueConfig) -> tuple[pa.Table, dict
     wanted = _wanted(dataset.schema.names, config, store)
     if not _holds_images(dataset.schema, config.cutout_column):
         _check_drift(dataset, dataset.schema)
-        return dataset.to_table(wanted), {}
+        # That pool gives back to the machine at once what reading takes beside the rows.
+        return dataset.to_table(wanted, memory_pool=pa.system_memory_pool()), {}
     if "#" in config.cutout_column:
         raise DataError(
             f"{store.uri()}: column {config.cutout_column!r}: a column of images cannot have a # in its name"

@@ -230,3 +230,12 @@ def test_rows_without_a_position_lie_beside_a_hats_catalogue(tmp_path: Path) -> 
     assert pd.read_parquet(tmp_path / "table.hats" / "unplaced.parquet")["x"].tolist() == [2_000]
     with pytest.raises(DataError, match="found none"):
         write_answer(str(tmp_path / "none.hats"), table.slice(2_000))
+
+
+def test_a_collection_is_written_to_s3_and_read_there(release: Path, collection: Path, s3_server: str) -> None:
+    output = f"{s3_server}/shared/survey"
+    job.run(HatsJob(source=str(release), output=output, margin_arcsec=30, extensions=()))
+    assert is_valid_catalog(UPath(output), strict=True)
+    columns = ["object_id", "ra_deg", "dec_deg", "mag"]
+    found, expected = (lsdb.open_catalog(place).compute()[columns] for place in (UPath(output), collection))
+    pd.testing.assert_frame_equal(found, expected)
