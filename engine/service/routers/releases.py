@@ -3,7 +3,6 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Response
-from fastapi.responses import HTMLResponse
 
 from engine.service.problems import ProblemError
 from engine.service.protocols import Searcher
@@ -17,6 +16,7 @@ from schemas.service import Health, ReleaseAnswer
 from schemas.service_releases import ManifestAnswer, ManifestsAnswer, RejectsAnswer, ReleasesAnswer
 
 FITS = "application/fits"
+HTML = "text/html"
 SIGNED_BY = "Voorwerp-Signed-By"
 """Ids of keys whose signatures lie beside a report. Whoever wants to know checks them (`voorwerp verify`)."""
 ReleaseId = Annotated[str, Path(pattern="^[0-9a-f]{16}$")]
@@ -56,12 +56,14 @@ def routes(searcher: Searcher) -> APIRouter:
     @router.get(
         "/v1/releases/{release}/report.html",
         dependencies=[READS],
-        response_class=HTMLResponse,
+        response_class=Response,
+        responses={200: {"content": {HTML: {}}}},
     )
     def report_page(release: ReleaseId) -> Response:
         """Read the report card of a release as a page, which loads nothing and runs nothing."""
         found = report_of(release)
-        return HTMLResponse(found.page, headers=_signed(found) | {"Content-Security-Policy": policy_of(found.page)})
+        headers = _signed(found) | {"Content-Security-Policy": policy_of(found.page)}
+        return Response(found.page, headers=headers, media_type=f"{HTML}; charset=utf-8")
 
     @router.get("/v1/release/manifests", dependencies=[READS])
     def manifests() -> ManifestsAnswer:
