@@ -3,11 +3,14 @@
 With VOORWERP_LOG=json each is a JSON line on standard error instead (`schemas/log.py`), and each unit of work has one.
 """
 
+import logging
 import os
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from time import perf_counter
+from types import TracebackType
 from typing import Any
 
 from rich.console import Console
@@ -16,7 +19,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Ta
 from rich.text import Text
 
 from schemas.errors import VoorwerpError
-from schemas.log import LOG_VARIABLE, Level, LogFormat, as_json, log_line, without_secrets
+from schemas.log import LOG_VARIABLE, Level, LogFormat, LogFormatter, as_json, log_line, without_secrets
 from schemas.manifest import Commit, Manifest
 
 console = Console(stderr=True, highlight=False)
@@ -28,6 +31,12 @@ def log_as(log_format: LogFormat) -> None:
     """Choose how this process, and those that it starts, say what they do."""
     os.environ[LOG_VARIABLE] = log_format
     console.quiet = as_json()
+    if as_json():
+        lines = logging.StreamHandler()
+        lines.setFormatter(LogFormatter())
+        logging.basicConfig(level=logging.WARNING, handlers=[lines])
+        logging.captureWarnings(True)
+        sys.excepthook = _failed_unexpectedly
 
 
 class _Rate(ProgressColumn):
@@ -121,6 +130,11 @@ def failed(error: VoorwerpError) -> None:
     else:
         console.print("[bold red]error:[/bold red]", end=" ")
         console.print(without_secrets(str(error)), markup=False, soft_wrap=True)
+
+
+def _failed_unexpectedly(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    told = "".join(traceback.format_exception(kind, error, trace))
+    _log("error", "error", message=str(error), error=kind.__name__, traceback=told)
 
 
 def _log(level: Level, event: str, **fields: Any) -> None:

@@ -121,6 +121,24 @@ def test_what_is_said_to_people_is_said_in_lines(as_json: None, capsys: pytest.C
     ]
 
 
+def test_warnings_of_libraries_and_defects_are_lines_without_secrets_too() -> None:
+    code = f"""
+import warnings
+from jobs.report import log_as
+log_as("json")
+warnings.warn("out of date: {SECRET}")
+raise ValueError("a defect at https://ann:{SECRET}@host/")
+"""
+    environment = os.environ | {"SOME_SECRET": SECRET}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    warning, defect = lines(done.stderr)
+    assert (warning["event"], warning["level"], "out of date: ***" in warning["message"]) == ("log", "warning", True)
+    assert (defect["error"], defect["message"]) == ("ValueError", "a defect at https://ann:***@host/")
+    assert "Traceback" in defect["traceback"]
+    assert SECRET not in done.stderr
+
+
 def test_another_format_is_refused() -> None:
     with pytest.raises(ConfigError, match="expected text or json, found 'xml'"):
         app(["--log-format", "xml", "doctor"], standalone_mode=False)
