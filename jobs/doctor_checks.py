@@ -28,6 +28,7 @@ LEAST_SHARED_FRACTION = 0.3
 LEAST_FREE_BYTES = 10 * GIB
 FULL_FOR_RAY = 0.95
 """From here on Ray writes no more objects to a disk (its local_fs_capacity_threshold)."""
+FIRST_GPU = Path("/dev/nvidia0")
 SKEW_WARNING_S, SKEW_FAILURE_S = 5.0, 300.0
 """Ages of leases are judged by the store's clock; S3 refuses requests that are 15 minutes off."""
 
@@ -50,8 +51,8 @@ def python() -> Finding:
 
 
 def libraries() -> Finding:
-    """Compare installed libraries with the versions that are needed; those of extras only where they are there."""
-    wrong, n_right = [], 0
+    """Compare installed libraries with the versions that are needed; a wrong one of an extra is a warning."""
+    wrong, doubtful, n_right = [], [], 0
     for line in requires("voorwerp") or []:
         needed = Requirement(line)
         is_optional = needed.marker is not None and "extra" in str(needed.marker)
@@ -66,9 +67,10 @@ def libraries() -> Finding:
         if needed.specifier.contains(found, prereleases=True):
             n_right += 1
         else:
-            wrong.append(f"{needed.name} {found}, expected {needed.specifier}")
-    if wrong:
-        return Finding("failure", "; ".join(sorted(set(wrong))), "pip install -c constraints.txt voorwerp")
+            (doubtful if is_optional else wrong).append(f"{needed.name} {found}, expected {needed.specifier}")
+    if wrong or doubtful:
+        told = "; ".join(sorted({*wrong, *doubtful}))
+        return Finding("failure" if wrong else "warning", told, "pip install -c constraints.txt voorwerp")
     return Finding("ok", f"voorwerp {version('voorwerp')}, and {n_right} libraries in versions that it works with")
 
 
@@ -85,7 +87,7 @@ def encoding() -> Finding:
         if not any(map(shutil.which, ("cc", "gcc", "clang"))):
             return Finding("warning", f"{found}; no C compiler", "Install one: torch.compile makes the encoder faster.")
         return Finding("ok", found)
-    if Path("/dev/nvidia0").exists():
+    if FIRST_GPU.exists():
         found = f"PyTorch {torch.__version__} cannot use the GPU that is here"
         return Finding("failure", found, "Install a driver as new as its CUDA, or PyTorch for another CUDA.")
     try:

@@ -20,7 +20,7 @@ from engine.storage.store import Store
 from jobs import doctor_checks as checks
 from jobs.cli import app
 from schemas.config import RayConfig, ReleaseJob
-from tests.conftest import TINY_ARCHITECTURE, make_job
+from tests.conftest import NEEDS_GPU, TINY_ARCHITECTURE, make_job
 
 Usage = namedtuple("Usage", "total used free")
 
@@ -154,6 +154,33 @@ def test_a_library_that_is_too_old_or_missing_is_named(monkeypatch: pytest.Monke
     found = checks.libraries()
     assert found.status == "failure"
     assert found.found == f"no-such-library is missing, expected >=1; numpy {version('numpy')}, expected >=999"
+    monkeypatch.setattr(checks, "requires", lambda name: ["numpy>=1", "pytest>=999; extra == 'dev'"])
+    found = checks.libraries()
+    assert (found.status, found.found) == ("warning", f"pytest {version('pytest')}, expected >=999")
+
+
+def test_a_gpu_that_pytorch_cannot_use_is_a_failure_and_no_openvino_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    found = checks.encoding()
+    assert (found.status, "voorwerp[cpu]" in found.advice) == ("warning", True)
+    monkeypatch.setattr(checks, "FIRST_GPU", tmp_path)
+    found = checks.encoding()
+    assert (found.status, "cannot use the GPU" in found.found) == ("failure", True)
+
+
+def test_a_gpu_is_named() -> None:
+    import torch
+
+    if not torch.cuda.is_available():
+        pytest.skip(NEEDS_GPU)
+    found = checks.encoding()
+    assert found.status != "failure"
+    assert torch.cuda.get_device_name(0) in found.found
 
 
 def test_another_python_than_is_needed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
