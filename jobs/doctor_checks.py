@@ -23,6 +23,7 @@ Status = Literal["ok", "warning", "failure"]
 GIB = 2**30
 LEAST_MEMORY_BYTES, LEAST_MEMORY_PER_CORE_BYTES = 4 * GIB, GIB
 """PyTorch alone takes about 0.7 GiB in each worker, and there is one for each core."""
+SHARED_MEMORY = Path("/dev/shm")  # nosec B108: looked at, not written.
 LEAST_SHARED_FRACTION = 0.3
 """Of the memory: what Ray wants for its objects."""
 LEAST_FREE_BYTES = 10 * GIB
@@ -113,7 +114,7 @@ def memory() -> Finding:
     return Finding("ok", found)
 
 
-def shared_memory(folder: Path = Path("/dev/shm")) -> Finding:
+def shared_memory(folder: Path = SHARED_MEMORY) -> Finding:
     """Compare shared memory with what Ray wants for its objects."""
     from engine.cluster.probe import memory_of_machine
 
