@@ -146,6 +146,33 @@ def test_requests_to_stores_are_recorded_once(s3_server: str, recorded: Recorded
     assert total(recorded, STORE_REQUESTS) == n
 
 
+def test_what_a_stage_asks_of_stores_is_recorded_also_where_it_fails(s3_server: str, recorded: Recorded) -> None:
+    from engine.cluster.stream import _measured
+
+    class Stage:
+        def __init__(self, answer: str) -> None:
+            self.answer = answer
+
+        def __call__(self, row: str) -> str:
+            if not Store(f"{s3_server}/metrics").exists(row):
+                raise ValueError(row)
+            return self.answer
+
+    made = _measured(Stage)("there")
+    assert _measured(Stage).__name__ == "Stage"
+    assert isinstance(made, Stage)
+    Store(f"{s3_server}/metrics").write("b", b"b")
+    record_store_requests()
+    for stage in (made, _measured(lambda row: made.answer if Stage.__call__(made, row) else "")):
+        recorded.clear()
+        assert stage("b") == "there"
+        assert total(recorded, STORE_REQUESTS, outcome="answered") >= 1
+        recorded.clear()
+        with pytest.raises(ValueError, match="missing"):
+            stage("missing")
+        assert total(recorded, STORE_REQUESTS, outcome="answered") >= 1
+
+
 def test_without_a_cluster_nothing_goes_to_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray_metrics.ray, "is_initialized", lambda: False)
     monkeypatch.setattr(ray_metrics, "_instrument", None)
