@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -48,10 +48,10 @@ class Nodes(NamedTuple):
         """What the marks of a kind name."""
         return {path.name.partition(" ")[2] for path in self.folder.glob(f"marks/{what} *")}
 
-    def wait_for_held(self, process: subprocess.Popen[str]) -> None:
+    def wait_for_held(self, is_running: Callable[[], bool], said: Callable[[], str]) -> None:
         """Wait until a cutout is held in a worker."""
         while not self.marked("held"):
-            assert process.poll() is None, process.communicate()
+            assert is_running(), said()
             time.sleep(0.05)
 
     def let_go(self) -> None:
@@ -99,27 +99,45 @@ def test_a_lost_node_costs_time_and_nothing_else(
         for name, value in {**TOKEN, "RAY_ADDRESS": nodes.address}.items():
             patch.setenv(name, value)
         with driver(job) as process:
-            nodes.wait_for_held(process)
+            nodes.wait_for_held(lambda: process.poll() is None, lambda: str(process.communicate()))
             nodes.tell(lose="first")
             nodes.tell(add="second", num_cpus=3)
             nodes.let_go()
             code, said = ended(process)
+    nodes.tell(lose="second")
     assert code == 0, said
     assert find_embeddings(output).detail["attempts_lost"] >= 1
     assert_same(job, vectors(finished))
 
 
-def submit(nodes: Nodes, folder: Path, **environment: str) -> subprocess.Popen[str]:
-    """Send the embedding of a folder's job to the cluster, as `ray job submit` does."""
+def submit(nodes: Nodes, folder: Path, **environment: str) -> subprocess.Popen[bytes]:
+    """Send the embedding of a folder's job to the cluster, as `ray job submit` does; what it says goes to a file."""
     ray, runtime = str(Path(sys.executable).with_name("ray")), json.dumps({"working_dir": str(folder)})
     sending = [ray, "job", "submit", "--address", f"http://{nodes.dashboard}", "--runtime-env-json", runtime]
-    return subprocess.Popen(
-        [*sending, "--", VOORWERP, "embed", "job.yaml"],
-        env={name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"} | environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    with folder.with_suffix(".said").open("wb") as said:
+        return subprocess.Popen(
+            [*sending, "--", VOORWERP, "embed", "job.yaml"],
+            env={name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"} | environment,
+            stdout=said,
+            stderr=subprocess.STDOUT,
+        )
+
+
+def submit_when_ready(nodes: Nodes, folder: Path) -> subprocess.Popen[bytes]:
+    """Send the job with the token, again while the cluster says that none of its nodes is ready for jobs."""
+    until = time.monotonic() + 120
+    while True:
+        process = submit(nodes, folder, **TOKEN)
+        while process.poll() is None and "submitted successfully" not in said_in(folder):
+            time.sleep(0.2)
+        if process.poll() in (None, 0):
+            return process
+        assert "No available agent" in said_in(folder), said_in(folder)
+        assert time.monotonic() < until
+
+
+def said_in(folder: Path) -> str:
+    return folder.with_suffix(".said").read_text()
 
 
 def test_a_job_is_sent_with_the_token_alone_and_its_stages_run_where_they_belong_while_nodes_come_and_go(
@@ -128,22 +146,19 @@ def test_a_job_is_sent_with_the_token_alone_and_its_stages_run_where_they_belong
     (sent := tmp_path / "sent").mkdir()
     job = planned(tmp_path, survey, tiny_weights, max_seconds=100, device="cuda", workers=1)
     (sent / job.name).write_bytes(job.read_bytes())
-    with submit(nodes, sent, RAY_AUTH_MODE="token", RAY_AUTH_TOKEN="another-one") as refused:
-        said, _ = refused.communicate(timeout=100)
-    assert refused.returncode != 0
-    assert "Authentication failed" in said
+    assert submit(nodes, sent, RAY_AUTH_MODE="token", RAY_AUTH_TOKEN="another-one").wait(120) != 0
+    assert "Authentication failed" in said_in(sent)
 
     nodes.hold()
     gpu_node = nodes.tell(add="gpu", num_cpus=1, num_gpus=1)
     cpu_node = nodes.tell(add="lost", num_cpus=2)
-    with submit(nodes, sent, **TOKEN) as process:
-        nodes.wait_for_held(process)
+    with submit_when_ready(nodes, sent) as process:
+        nodes.wait_for_held(lambda: process.poll() is None, lambda: said_in(sent))
         nodes.tell(lose="lost")
         later_node = nodes.tell(add="later", num_cpus=4)
         nodes.let_go()
-        said, _ = process.communicate(timeout=300)
-    assert process.returncode == 0, said
-    assert "90 planned = 90 embedded + 0 rejected" in said
+        assert process.wait(400) == 0, said_in(sent)
+    assert "90 planned = 90 embedded + 0 rejected" in said_in(sent)
     assert nodes.marked("encoded") == {gpu_node}
     assert gpu_node not in nodes.marked("loaded")
     assert {cpu_node, later_node} & nodes.marked("loaded")
