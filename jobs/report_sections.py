@@ -191,8 +191,8 @@ def findings(report: Report) -> tuple[str, ...]:
         )
     if not drift_.n_judged:
         found.append(
-            f"No tile was judged: {drift_.fewest_tiles} tiles of {drift_.fewest_objects} objects are needed; "
-            "--tile-objects makes them smaller."
+            f"No tile was judged: at least {drift_.fewest_tiles} tiles of {drift_.fewest_objects} objects or more are "
+            "needed; --tile-objects says how large they may be."
         )
     for flag, n in drift_.n_by_flag.items():
         stand = "stands" if n == 1 else "stand"

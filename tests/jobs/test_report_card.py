@@ -171,6 +171,19 @@ def test_cutouts_of_one_tile_that_are_brighter_or_blurred_are_found_through_an_e
         assert abs(worst.dec_deg - 1.2) < 1
 
 
+@pytest.mark.cluster
+def test_a_release_that_was_really_embedded_has_all_that_a_report_tells(finished: Path, tmp_path: Path) -> None:
+    output = Path(shutil.copytree(finished, tmp_path / "out"))
+    report = report_of(output, report_card.run(ReportJob(release=str(output))))
+    stages = [stage.name for stage in report.cost.stages]
+    assert stages == ["encoder", "plan", "embed", "assemble", "fit", "project", "index"]
+    assert all(stage.seconds > 0 for stage in report.cost.stages)
+    assert report.cost.cpu_s_per_million
+    assert report.accounting.is_balanced
+    assert report.encoder.weights == "tiny.safetensors"
+    assert verify.run(str(output))
+
+
 class _Loads(HTMLParser):
     """Collects what a page would load or run."""
 
