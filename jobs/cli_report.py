@@ -66,9 +66,7 @@ def report(
 
 
 def keygen(
-    key: Annotated[
-        Path, typer.Argument(help="File of the private key; the other one gets .pub.", show_default=False)
-    ],
+    key: Annotated[Path, typer.Argument(help="File of the private key; the other one gets .pub.", show_default=False)],
 ) -> None:
     """Make a pair of keys to sign report cards with: one to keep, one to give to everybody.
 
