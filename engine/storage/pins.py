@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -30,7 +31,7 @@ FILES_PER_LISTING = 2_000
 """A folder with more is listed in pieces at once: a listing itself is a chain of pages."""
 THREADS = 32
 _ROWS_AT_ONCE = 1 << 17
-_FILES_AT_ONCE = 1 << 18
+_FILES_AT_ONCE = 1 << 17
 """Whose names and pins are Python's own for a while, at about half a kilobyte each."""
 _READ_AHEAD_BYTES = 1 << 20
 """Of a tar: an object store takes about as long to answer as to send this much."""
@@ -201,30 +202,32 @@ def _resolved(uris: pa.Array, tars: dict[str, _Tar]) -> pa.Array:
 
 
 def _pins_of(references: pa.ChunkedArray, known: Mapping[str, Pin]) -> tuple[pa.ChunkedArray, pa.ChunkedArray]:
-    """Find out sizes and versions of the files of references, each file once, in order of name and some at a time."""
+    """Find out sizes and versions of the files of references: in order of their names, some at a time."""
     files = [files_of(chunk).cast(pa.large_string()) for chunk in references.chunks]
-    encoded = pa.chunked_array(files, pa.large_string()).dictionary_encode().unify_dictionaries()
-    if not encoded.num_chunks:
-        return pa.chunked_array([], pa.int64()), pa.chunked_array([], pa.string())
-    names = encoded.chunk(0).dictionary
+    names = pa.concat_arrays([pa.array([], pa.large_string()), *files])
     order = pc.sort_indices(names)
-    sizes, versions = [], []
-    for start in range(0, len(names), _FILES_AT_ONCE):
-        some = names.take(order.slice(start, _FILES_AT_ONCE)).to_pylist()
-        pins = {name: known[name] for name in some if name in known}
-        pins |= pin_files(name for name in some if name not in known)
-        found = [pins.get(name) for name in some]
-        sizes.append(pa.array([pin and pin.size_bytes for pin in found], pa.int64()))
-        versions.append(pa.array([pin and pin.version for pin in found], pa.string()))
-    place = np.empty(len(names), np.int32)
-    place[order.to_numpy()] = np.arange(len(names))
-    at = [pc.take(pa.array(place), chunk.indices) for chunk in encoded.chunks]
-    return _taken(sizes, at, pa.int64()), _taken(versions, at, pa.string())
+    sizes, versions = [pa.array([], pa.int64())], [pa.array([], pa.large_string())]
+    for start in range(0, len(order), _FILES_AT_ONCE):
+        some = names.take(order.slice(start, _FILES_AT_ONCE))
+        distinct = some.unique()
+        wanted = distinct.to_pylist()
+        pins = {name: known[name] for name in wanted if name in known}
+        pins |= pin_files(name for name in wanted if name is not None and name not in known)
+        found = [pins.get(name) for name in wanted]
+        at = pc.index_in(some, value_set=distinct)
+        sizes.append(pa.array([pin and pin.size_bytes for pin in found], pa.int64()).take(at))
+        versions.append(pa.array([pin and pin.version for pin in found], pa.large_string()).take(at))
+    del names, files
+    place = np.empty(len(order), np.int64)
+    place[order.to_numpy()] = np.arange(len(order))
+    return _placed(sizes, place, references, pa.int64()), _placed(versions, place, references, pa.string())
 
 
-def _taken(values: Sequence[pa.Array], rows: Sequence[pa.Array], kind: pa.DataType) -> pa.ChunkedArray:
-    whole = pa.concat_arrays([pa.array([], kind), *values])
-    return pa.chunked_array([whole.take(some) for some in rows], kind)
+def _placed(values: Sequence[pa.Array], place: np.ndarray, like: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
+    """Bring values back to the order and the chunks of the references that they belong to."""
+    whole, starts = pa.concat_arrays(values), np.cumsum([0, *(len(chunk) for chunk in like.chunks)])
+    chunks = [whole.take(pa.array(place[first:last])).cast(kind) for first, last in pairwise(starts)]
+    return pa.chunked_array(chunks, kind)
 
 
 def _resolve(uri: str, tars: dict[str, _Tar]) -> str:
