@@ -1,18 +1,16 @@
 """Votes to an encoder: counted, the same after a kill, by one worker or two, from memory or streamed; then used."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import ray
 import yaml
 from safetensors.numpy import load_file
 
@@ -161,26 +159,38 @@ pretrain.run(load_job(PretrainJob, Path(sys.argv[1]), {}))
 """
 
 
-def train_workers() -> list[psutil.Process]:
-    """Workers of Ray Train on this process's cluster."""
-    found = []
-    for process in psutil.Process().children(recursive=True):
-        with suppress(psutil.Error):
-            if "RayTrainWorker" in " ".join(process.cmdline()):
-                found.append(process)
-    return found
+def worker_of(driver: int) -> int | None:
+    """The process id of a train worker among a driver's cluster."""
+    listed = subprocess.run(["ps", "-eo", "pid,sid,args"], capture_output=True, text=True).stdout.splitlines()
+    for line in listed:
+        if "RayTrainWorker" in line and "ray::" in line:
+            pid = int(line.split()[0])
+            if os.path.exists(f"/proc/{pid}/environ") and f"VOORWERP_DRIVER={driver}" in _environment(pid):
+                return pid
+    return None
+
+
+def _environment(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/environ").read_bytes().decode(errors="replace")
+    except OSError:
+        return ""
 
 
 @pytest.mark.fault(27, "SIGKILL to a worker and to the command in the middle of a training")
 def test_killed_workers_and_drivers_change_nothing(voted: Path, tmp_path: Path, ray_session: None) -> None:
-    asked = {"most_epochs": 8, "patience": 8, "batch": 16, "checkpoint_seconds": 0}
+    asked = {"most_epochs": 16, "patience": 16, "batch": 16, "checkpoint_seconds": 0}
     pretrain.run(make(voted, tmp_path / "clean", **asked))
     job = tmp_path / "killed.yaml"
     job.write_text(yaml.safe_dump(make(voted, tmp_path / "killed", **asked).model_dump(mode="json")))
-    environment = {**os.environ, "RAY_ADDRESS": ray.get_runtime_context().gcs_address, "PYTHONPATH": os.getcwd()}
+    environment = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
 
-    def begin() -> subprocess.Popen[bytes]:
-        return subprocess.Popen([sys.executable, "-c", DRIVER, str(job)], env=environment)
+    def begin(mark: str) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            [sys.executable, "-c", DRIVER, str(job)],
+            env={**environment, "VOORWERP_DRIVER": mark, "PYTHONPATH": os.getcwd()},
+            start_new_session=True,
+        )
 
     def states() -> list[Path]:
         return sorted((tmp_path / "killed").glob("work/*/train/checkpoint_*/state.json"))
@@ -194,19 +204,18 @@ def test_killed_workers_and_drivers_change_nothing(voted: Path, tmp_path: Path, 
             time.sleep(0.02)
             seen |= {path.parent.name for path in states()}
 
-    process = begin()
-    wait_for(2, process)
-    workers = train_workers()
-    assert workers, "no worker to kill"
-    for worker in workers:
-        worker.kill()
-    wait_for(4, process)
-    process.kill()
+    process = begin("1")
+    wait_for(3, process)
+    worker = worker_of(1)
+    assert worker, "no worker to kill"
+    os.kill(worker, signal.SIGKILL)
+    wait_for(6, process)
+    os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     before = len(states())
     assert before
     assert not (tmp_path / "killed" / "model.json").exists()
-    assert begin().wait(240) == 0
+    assert begin("2").wait(240) == 0
     clean, killed = tensors_of(tmp_path / "clean"), tensors_of(tmp_path / "killed")
     for name, value in clean.items():
         np.testing.assert_allclose(killed[name], value, rtol=1e-6, atol=1e-7, err_msg=name)
