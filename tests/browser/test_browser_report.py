@@ -27,7 +27,8 @@ def reported(tmp_path_factory: pytest.TempPathFactory) -> Sky:
     vectors = clustered(N_REPORTED, 5, 4)
     vectors[(np.abs(ra_deg - 186) < 1.2) & (np.abs(dec_deg - 2) < 1.2)] += 2 * vectors.std(axis=0)
     ids = [f"J{number}" for number in range(N_REPORTED)]
-    objects = {"object_id": ids, "ra_deg": ra_deg, "dec_deg": dec_deg}
+    cutouts = [f"{one}.jpg" for one in ids]
+    objects = {"object_id": ids, "ra_deg": ra_deg, "dec_deg": dec_deg, "cutout": cutouts}
     write_release(folder / "out", objects, vectors, rows_per_partition=300)
     keygen.run(folder / "key")
     report_card.run(ReportJob(release=str(folder / "out"), tile_objects=40, key=folder / "key"))
