@@ -53,7 +53,9 @@ def python() -> Finding:
 
 def libraries() -> Finding:
     """Compare installed libraries with the versions that are needed; a wrong one of an extra is a warning."""
-    wrong, doubtful, n_right = [], [], 0
+    wrong: list[str] = []
+    doubtful: list[str] = []
+    n_right = 0
     for line in requires("voorwerp") or []:
         needed = Requirement(line)
         is_optional = needed.marker is not None and "extra" in str(needed.marker)

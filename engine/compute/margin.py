@@ -8,7 +8,7 @@ from schemas.partition import Partition
 _ORDER_0_ARCSEC = np.degrees(np.sqrt(np.pi / 3)) * 3600
 """Side of a square as large as a pixel of order 0; each order halves it."""
 _NARROWEST = 0.5
-"""No pixel is narrower than this share of that side. Where they are narrowest, near the poles, hats reckons with 0.62."""
+"""No pixel is narrower than this share of that side; near the poles, where they are, hats reckons with 0.62."""
 
 
 def margin_order(radius_arcsec: float) -> int:
