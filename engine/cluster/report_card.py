@@ -118,7 +118,7 @@ def measure_tiles(
     tasks = []
     for part in sorted(partitions, key=lambda part: part.partition.first_healpix):
         around = delayed(_around(previous, part), traverse=False)
-        tasks.append(delayed(_measure_partition)(components, part.partition, whitening, most_objects, around))
+        tasks.append(delayed(_measure_partition)(components, part, whitening, most_objects, around))
     parts = compute(tasks, _measure_partition.__name__, scheduler, advance)
     changes = [part.changes for part in parts if part.changes]
     return Tiles(
@@ -176,15 +176,15 @@ class _RepeatedInShard(NamedTuple):
 
 
 def _moments(folder: Store, partitions: Sequence[PartitionFile], scheduler: str, advance: Advance) -> Moments:
-    level = [delayed(_moments_of_partition)(folder, part.partition) for part in partitions]
+    level = [delayed(_moments_of_partition)(folder, part) for part in partitions]
     while len(level) > 1:
         level = [delayed(_merged)(level[at : at + MERGE_FAN_IN]) for at in range(0, len(level), MERGE_FAN_IN)]
     (state,) = compute(level, _moments_of_partition.__name__, scheduler, advance)
     return state
 
 
-def _moments_of_partition(folder: Store, part: Partition) -> Moments:
-    return moments(as_matrix(read_table(folder, part.path, [COMPONENTS])[COMPONENTS]))
+def _moments_of_partition(folder: Store, part: PartitionFile) -> Moments:
+    return moments(as_matrix(read_table(folder, part.partition.path, [COMPONENTS])[COMPONENTS]))
 
 
 def _merged(parts: Sequence[Moments]) -> Moments:
@@ -192,8 +192,9 @@ def _merged(parts: Sequence[Moments]) -> Moments:
 
 
 def _measure_partition(
-    folder: Store, part: Partition, whitening: Whitening, most_objects: int, previous: Previous | None
+    folder: Store, file: PartitionFile, whitening: Whitening, most_objects: int, previous: Previous | None
 ) -> Tiles:
+    part = file.partition
     columns = [HEALPIX, COMPONENTS] if previous is None else [HEALPIX, OBJECT_ID, COMPONENTS]
     table = read_table(folder, part.path, columns)
     vectors = as_matrix(table[COMPONENTS])
