@@ -194,7 +194,7 @@ class Protocol(RuleBasedStateMachine):
     def assemble(self) -> assembling.Assembled:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(assembling, "stream", lambda records, stage: map(stage["fn"], records))
-            return assembling.assemble(self.store, self.manifest, "e", UNITS, lambda n: None)
+            return assembling.assemble(self.store, self.manifest, "e", "e", UNITS, None, lambda n: None)
 
     def teardown(self) -> None:
         if not hasattr(self, "store"):
