@@ -9,6 +9,7 @@ from schemas.tables import (
     EMBEDDING,
     RESERVED,
     UNITS,
+    changes_schema,
     neighbours_schema,
     pairs_schema,
     rejects_schema,
@@ -38,7 +39,7 @@ def test_columns_that_tables_use_cannot_be_extra_columns() -> None:
 
 
 def test_every_angle_of_an_answer_has_a_unit() -> None:
-    names = {*neighbours_schema(pa.int64()).names, *pairs_schema(pa.int64()).names}
+    names = {name for schema in (neighbours_schema, pairs_schema, changes_schema) for name in schema(pa.int64()).names}
     angles = {name for name in names if name.endswith(("_deg", "_arcsec"))}
     assert angles == UNITS.keys()
 
