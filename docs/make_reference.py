@@ -5,7 +5,7 @@ from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import pyarrow as pa
 from pydantic import BaseModel
@@ -14,7 +14,9 @@ from pydantic.fields import FieldInfo
 from jobs.cli_options import EXIT_CODES
 from schemas import tables
 from schemas.campaign import METHODS, CampaignConfig, RankJob, SimulatedCampaignJob
-from schemas.config import DuplicatesJob, GraphJob, NeighboursJob, QueryFileConfig, ReleaseJob
+from schemas.config import DuplicatesJob, GraphJob, NeighboursJob, OntoConfig, QueryFileConfig, ReleaseJob
+from schemas.deploy import DeployConfig
+from schemas.diff import DiffJob
 from schemas.experiment import ExperimentJob
 from schemas.hats import HatsJob
 from schemas.map import MapJob
@@ -63,6 +65,10 @@ def reference() -> str:
         "Keys of the YAML file of `voorwerp release`, `plan`, `embed`, `reduce` and `index`. "
         "On the command line any of them is `--set key=value`. Unknown keys are refused.",
         _table(("key", "type", "default", "meaning"), _keys(ReleaseJob)),
+        "`onto`, the release before, has these keys:",
+        _table(("key", "type", "default", "meaning"), _keys(OntoConfig)),
+        "`voorwerp diff`, which compares two releases:",
+        _table(("key", "type", "default", "meaning"), _keys(DiffJob)),
         "## Search",
         "What the options of `voorwerp neighbours` set; `voorwerp similar-image` takes images and most of them.",
         _table(("key", "type", "default", "meaning"), _keys(NeighboursJob)),
@@ -108,6 +114,9 @@ def reference() -> str:
         "## Serving",
         "What the options of `voorwerp serve` set; `--set` sets any of them.",
         _table(("key", "type", "default", "meaning"), _keys(ServeConfig)),
+        "## Deployment",
+        "What the options of `voorwerp deploy render` set; [how it is used](operations.md).",
+        _table(("key", "type", "default", "meaning"), _keys(DeployConfig)),
         "## Collections",
         "What the options of `voorwerp hats` set.",
         _table(("key", "type", "default", "meaning"), _keys(HatsJob)),
@@ -155,6 +164,8 @@ def _type(field: FieldInfo) -> str:
 def _type_name(annotation: Any) -> str:
     if annotation is NoneType:
         return "null"
+    if get_origin(annotation) is Annotated:
+        return _type_name(get_args(annotation)[0])
     if get_origin(annotation) is Literal:
         return ", ".join(map(str, get_args(annotation)))
     if get_origin(annotation) is tuple and get_origin(get_args(annotation)[0]) is Literal:
