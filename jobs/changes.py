@@ -1,6 +1,7 @@
 """What a release takes over from the one before and what it has to embed: the first thing done onto another release."""
 
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -32,9 +33,8 @@ def run(plan: Manifest, previous: Previous, store: Store) -> Manifest:
         The catalogues cannot be two releases of one survey: ids of another type, objects that moved too far, too many
         that are gone.
     """
-    identity = {"plan": plan.id, "onto": {"plan": previous.plan.id, "embeddings": previous.embeddings.id}}
-    changes_id = identity_id("changes", identity)
-    if done := find(store, "changes", changes_id):
+    made_id = changes_id(plan, previous)
+    if done := find(store, "changes", made_id):
         return reused(done)
     started = perf_counter()
     for name, manifest in (("catalogue", plan), ("catalogue of the release before", previous.plan)):
@@ -54,13 +54,13 @@ def run(plan: Manifest, previous: Previous, store: Store) -> Manifest:
     rejected = read_table(folder, paths.REJECTS, [OBJECT_ID])[OBJECT_ID]
     was_rejected = pc.is_in(now.objects[OBJECT_ID], value_set=rejected.cast(before[OBJECT_ID].type)).to_numpy()
     carried = found.has_same_cutout & ~was_rejected
-    target = store.below(paths.artefact("changes", changes_id))
+    target = store.below(paths.artefact("changes", made_id))
     with progress("changes", _n_objects(plan), "objects") as advance:
         written = write_changes(store, plan, target, now, before, found, carried, advance)
     manifest = Manifest(
         kind="changes",
-        id=changes_id,
-        identity=identity,
+        id=made_id,
+        identity=_identity(plan, previous),
         parents={"plan": as_parent(plan)},
         counts={**found.counts, "carried": written.n_carried, "units": len(written.units)},
         detail={
@@ -79,6 +79,15 @@ def run(plan: Manifest, previous: Previous, store: Store) -> Manifest:
     note("changes", ", ".join(f"{count:,} {name}" for name, count in found.counts.items()))
     note("changes", f"{written.n_carried:,} vectors are carried over, {int((~carried).sum()):,} cutouts are embedded")
     return finish(store, manifest)
+
+
+def changes_id(plan: Manifest, previous: Previous) -> str:
+    """Name what differs between a plan and the release before."""
+    return identity_id("changes", _identity(plan, previous))
+
+
+def _identity(plan: Manifest, previous: Previous) -> dict[str, Any]:
+    return {"plan": plan.id, "onto": {"plan": previous.plan.id, "embeddings": previous.embeddings.id}}
 
 
 def carried(changes: Manifest, previous: Previous, store: Store) -> Carried:

@@ -101,6 +101,8 @@ def run(
     embeddings_id = claim(store, "embeddings", identity, previous is not None and previous.is_in(store))
     finished = find(store, "embeddings", embeddings_id)
     if finished:
+        if previous:  # A run that died right after finishing leaves its work.
+            store.delete_folder(paths.work(changes.changes_id(plan, previous)))
         return reused(finished)
     started = perf_counter()
     resources = connect(ray)

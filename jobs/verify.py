@@ -46,7 +46,7 @@ def run(output: str, public_key: Path | None = None) -> bool:
     name, chain = _chain(store)
     beside = _beside(store, chain)
     problems: list[str] = []
-    everything = [*chain.values(), *beside]
+    everything = [*chain.values(), *beside, *_changes(store, chain)]
     with progress("verify", sum(len(manifest.files) for manifest in everything), "files") as advance:
         for manifest in everything:
             folder = store.below(paths.artefact(manifest.kind, manifest.id))
@@ -96,6 +96,12 @@ def _beside(store: Store, chain: dict[Kind, Manifest]) -> list[Manifest]:
                 if manifest.parents["embeddings"].id == chain["embeddings"].id:
                     found.append(manifest)
     return found
+
+
+def _changes(store: Store, chain: dict[Kind, Manifest]) -> list[Manifest]:
+    """What the release did not take over from the one before it, where there is one."""
+    onto = chain["embeddings"].detail.get("onto") if "embeddings" in chain else None
+    return [read_manifest(store, "changes", onto["changes"])] if onto else []
 
 
 def _check_file(folder: Store, record: FileRecord) -> Iterator[str]:

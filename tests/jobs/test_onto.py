@@ -144,6 +144,9 @@ def test_a_second_release_in_the_same_output_keeps_the_basis(story: Story, tiny_
     near = pq.read_table(tmp_path / "diff" / diff.NEIGHBOURS).to_pylist()
     assert all(row["n_shared"] + len(row["gained"]) == 3 for row in near)
     assert any(set(row["gained"]) & {*ADDED, MENDED, *CHANGED} for row in near)
+    (listed,) = (out / "changes").glob(f"*/{paths.CHANGES}")
+    listed.write_bytes(listed.read_bytes()[:-1])
+    assert not verify.run(str(out))
     status = status_of(Store(str(out)))
     assert (status.lease, status.units) == (None, [])
     assert [(one.id, one.is_current) for one in status.releases] == [(second.id, True), (first.id, False)]
