@@ -74,7 +74,7 @@ class ShardGroup:
 
     def search(self, asked: Asked, how: Question, passing: Filter) -> pa.Table:
         """Answer queries, as `Group.search`."""
-        if not how.include_self or asked.places is None:
+        if not how.include_self or asked.places is None or not len(asked.numbers):
             return self._together(asked, how, passing)
         mine = np.isin(asked.places.shards, self._numbers)
         others = replace(how, include_self=False, k=max(how.k - 1, 1))

@@ -97,6 +97,13 @@ def test_vectors_are_answered_as_the_engine_answers_them(reader: TestClient, ser
     assert {one["query_id"] for one in found} == {None}
 
 
+@pytest.mark.parametrize("include_self", [False, True])
+def test_positions_of_which_none_has_an_object_are_answered_with_why(reader: TestClient, include_self: bool) -> None:
+    asked = {"positions_deg": [[90, 89.9999], [91, 89.9999]], "match_radius_arcsec": 0.1, "include_self": include_self}
+    answers = reader.post("/v1/neighbours", json=asked).json()["answers"]
+    assert [one["status"] for one in answers] == ["no object within the match radius"] * 2
+
+
 @pytest.mark.parametrize("asked", [{"id": "1"}, {"id": "M31"}, {"ra": 90, "dec": 89.9999, "match_radius_arcsec": 0.1}])
 def test_an_object_that_is_not_there_is_404_where_one_is_asked_for(reader: TestClient, asked: dict) -> None:
     found = reader.get("/v1/neighbours", params=asked)
