@@ -175,7 +175,8 @@ class Store:
     def take_over(self, source: "Store", record: FileRecord) -> FileRecord:
         """Have a file of another store in this one too, at the same path: by a hard link or the store's own copy.
 
-        A link is one file under two names, which is safe because no file is ever changed in place.
+        A link is one file under two names, which is safe because no file is ever changed in place. It is not read: that
+        a file was damaged before is for `verify` to find.
 
         Raises
         ------
@@ -193,10 +194,9 @@ class Store:
         return self.write(record.path, source.read_verified(record))
 
     def _copied(self, source: "Store", record: FileRecord) -> FileRecord:
-        try:
-            self._ask(lambda filesystem: filesystem.copy_file(*(one.full_path(record.path) for one in (source, self))))
-        except FileNotFoundError as error:
-            raise IntegrityError(f"{source.uri(record.path)}: missing, although a manifest names it") from error
+        if not source.is_file(record.path):
+            raise IntegrityError(f"{source.uri(record.path)}: missing, although a manifest names it")
+        self._ask(lambda filesystem: filesystem.copy_file(*(one.full_path(record.path) for one in (source, self))))
         if not self._holds(record):
             self.delete(record.path)
             raise IntegrityError(f"{source.uri(record.path)}: expected SHA-256 {record.sha256}, found another file")
@@ -429,6 +429,7 @@ def _linked(source: str, target: str) -> bool:
     except OSError:  # Another disk, a disk without links, or no such file: reading it will tell.
         return False
     name.replace(made)
+    name.unlink(missing_ok=True)  # To rename a link to a file that has the name already does nothing.
     return True
 
 

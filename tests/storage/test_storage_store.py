@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from engine.storage.s3 import s3fs_client
 from engine.storage.store import Store, file_record, resolve, split_uri
-from schemas.errors import ConfigError, InputNotFoundError, StoreError
+from schemas.errors import ConfigError, InputNotFoundError, IntegrityError, StoreError
 from tests.disks import disk
 
 
@@ -356,3 +356,30 @@ def test_the_same_bytes_created_again_count_as_created_and_empty_ones_do_not(sto
     assert not store.create("claim", b"mime")
     assert store.create("mark", b"")
     assert not store.create("mark", b"")
+
+
+@pytest.mark.parametrize("origin", ["local", "s3"])
+def test_a_file_is_taken_over_whole_from_any_store_and_outlives_it(
+    store: Store, origin: str, request: pytest.FixtureRequest
+) -> None:
+    source, target = request.getfixturevalue(f"{origin}_store").below("before"), store.below("now")
+    record = source.write("index/shard.faiss", b"vectors" * 1000)
+    assert target.take_over(source, record) == record
+    assert target.take_over(source, record) == record  # A run that goes on does it again.
+    source.delete(record.path)
+    assert target.read_verified(record) == b"vectors" * 1000
+    assert target.list() == [record.path]
+
+
+def test_what_is_not_there_or_is_another_file_in_s3_is_not_taken_over(s3_store: Store, local_store: Store) -> None:
+    source = s3_store.below("before")
+    record = source.write("shard.faiss", b"vectors")
+    source.write("shard.faiss", b"vectorz")
+    for target in (s3_store.below("now"), local_store):
+        with pytest.raises(IntegrityError, match=record.sha256):
+            target.take_over(source, record)
+        assert target.list() == []
+    source.delete("shard.faiss")
+    for target in (s3_store.below("now"), local_store):
+        with pytest.raises(IntegrityError, match="missing"):
+            target.take_over(source, record)
