@@ -62,7 +62,7 @@ def run(plan: Manifest, previous: Previous, store: Store) -> Manifest:
         id=made_id,
         identity=_identity(plan, previous),
         parents={"plan": as_parent(plan)},
-        counts={**found.counts, "carried": written.n_carried, "units": len(written.units)},
+        counts={**found.counts, "carried": written.n_carried, "units": written.n_units},
         detail={
             "onto": previous.name,
             "partitions": sorted(

@@ -4,12 +4,11 @@ from collections.abc import Iterator
 from typing import get_args
 
 from engine.cluster.protocol import read_commits
-from engine.storage.artefacts import read_manifest
+from engine.storage.artefacts import open_output, read_manifest
 from engine.storage.lease import lease
 from engine.storage.store import Entry, Store
 from jobs.report import note, output
 from schemas import paths
-from schemas.errors import InputNotFoundError
 from schemas.manifest import Kind
 
 _KINDS: dict[str, Kind] = {kind: kind for kind in get_args(Kind)}
@@ -27,9 +26,7 @@ def run(target: str, grace_hours: float, dry_run: bool) -> list[Entry]:
     BusyError
         A run works on this output.
     """
-    store = Store(target)
-    if not store.exists(""):
-        raise InputNotFoundError(f"expected the output of a release, found nothing at {store.uri()}")
+    store = open_output(target)
     with lease(store):
         oldest = store.now() - grace_hours * 3600
         found = [entry for entry in left_over(store) if entry.modified_s <= oldest]

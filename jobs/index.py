@@ -24,7 +24,7 @@ from schemas import paths
 from schemas.config import IndexConfig, RayConfig
 from schemas.errors import IntegrityError
 from schemas.index import IndexDetail
-from schemas.manifest import FileRecord, Manifest, identity_id
+from schemas.manifest import Manifest, identity_id
 
 MOST_GROWTH = 1.5
 """Times `rows_per_shard` that kept shards may hold on average before they are cut anew."""
@@ -106,7 +106,7 @@ def _build(
     if not target.exists(paths.CELLS):
         work.delete_folder("")  # Shards by other cells would lose objects and hold others twice.
         if before:
-            target.take_over(before.folder, _record(previous, paths.CELLS))
+            target.take_over(before.folder, before.cells)
         else:
             with progress("place cells", 1, "task") as advance:
                 train_cells(source, target, partitions, identity["n_cells"], identity["n_shards"])
@@ -151,10 +151,6 @@ def _build(
 
 def _before(previous: Previous) -> Before:
     folder = previous.store.below(paths.artefact("index", previous.index.id))
+    cells = next(file for file in previous.index.files if file.path == paths.CELLS)
     shards = IndexDetail.model_validate(previous.index.detail).shards
-    return Before(folder, {shard.number: shard for shard in shards if shard.rows_sha256})
-
-
-def _record(previous: Previous | None, path: str) -> FileRecord:
-    assert previous
-    return next(file for file in previous.index.files if file.path == path)
+    return Before(folder, cells, {shard.number: shard for shard in shards if shard.rows_sha256})

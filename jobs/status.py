@@ -7,11 +7,10 @@ from typing import get_args
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from engine.storage.artefacts import all_releases, claimed, current_release, decode, read_manifest, utc_now
+from engine.storage.artefacts import all_releases, claimed, current_release, decode, open_output, read_manifest, utc_now
 from engine.storage.store import Store
 from jobs.report import output as screen
 from schemas import paths
-from schemas.errors import InputNotFoundError
 from schemas.manifest import Kind, Lease, Release
 from schemas.status import ArtefactHeld, ReleaseHeld, Status, UnitsDone
 
@@ -32,9 +31,7 @@ def run(target: str, as_json: bool) -> Status:
     IntegrityError
         A record in it is broken.
     """
-    store = Store(target)
-    if not store.exists(""):
-        raise InputNotFoundError(f"expected the output of a release, found nothing at {store.uri()}")
+    store = open_output(target)
     status = status_of(store)
     if as_json:
         screen.print_json(status.model_dump_json())

@@ -5,11 +5,11 @@ import time
 
 from engine.storage.artefacts import all_releases
 from engine.storage.store import Store
+from engine.storage.table_file import kind_of
 from jobs import release
 from jobs.report import note
 from schemas.config import OntoConfig, ReleaseJob
 
-_TABLES = (".parquet", ".csv", ".csv.gz", ".fits", ".fits.gz", ".fit", ".vot", ".votable", ".xml")
 _SAYS_IT_IS_WHOLE = ("hats.properties", "properties", "collection.properties", "_SUCCESS")
 """One of these in a folder, written last, tells that the catalogue in it is complete."""
 
@@ -65,7 +65,7 @@ def job_for(job: ReleaseJob, uri: str) -> ReleaseJob:
 
 def _is_whole(place: Store, name: str) -> bool:
     if place.is_file(name):
-        return name.lower().endswith(_TABLES) and not name.startswith((".", "_"))
+        return kind_of(name.lower()) is not None and not name.startswith((".", "_"))
     return any(place.is_file(f"{name}/{mark}") for mark in _SAYS_IT_IS_WHOLE)
 
 

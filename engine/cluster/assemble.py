@@ -151,12 +151,12 @@ def assemble_partition(
     rejects = [commit.files[1] for commit in commits if commit.rejected]
     if carried and partition in carried.partitions:
         taken = read_table(carried.changes, paths.carried(*partition))
-        rows = carried_rows(read_table(objects, partition.path), taken, carried.before)
+        planned = read_table(objects, partition.path)
         digests.append(id_digest(taken[OBJECT_ID].to_pylist()))
-        if not units and (same := same_file(rows, partition, carried.before)):
+        if not units and (same := same_file(planned, partition, carried.before)):
             folder.take_over(carried.before.folder, same.file)
             return AssembledPartition(same, add_digests(digests), rejects)
-        tables.append(rows)
+        tables.append(carried_rows(planned, taken, carried.before))
     table = pa.concat_tables(tables)
     if carried:
         table = table.sort_by([(HEALPIX, "ascending"), (OBJECT_ID, "ascending")])

@@ -10,14 +10,15 @@ import pyarrow.compute as pc
 
 from engine.cluster.unit import rows_table
 from engine.compute.changes import Compared, carried_table, changes_table, outline
-from engine.compute.plan import default_rows_per_unit
+from engine.compute.plan import default_rows_per_unit, units
+from engine.compute.sky import Slice
 from engine.storage.hats_catalogue import write_hats_metadata
-from engine.storage.parquet import as_matrix, read_table, write_table
+from engine.storage.parquet import as_matrix, read_schema, read_table, write_table
 from engine.storage.store import Store
 from schemas import paths
 from schemas.errors import IntegrityError
 from schemas.manifest import FileRecord, Manifest
-from schemas.partition import Partition, PartitionFile, Unit
+from schemas.partition import Partition, PartitionFile
 from schemas.tables import (
     CUTOUT,
     CUTOUT_SIZE,
@@ -28,6 +29,7 @@ from schemas.tables import (
     OBJECT_ID,
     PREVIOUS_HEALPIX,
     RA,
+    with_vectors,
 )
 
 _THREADS = 4
@@ -48,7 +50,7 @@ class Written(NamedTuple):
     """The files of a comparison."""
 
     files: list[FileRecord]
-    units: list[Unit]
+    n_units: int
     n_carried: int
 
 
@@ -73,7 +75,8 @@ class Carried(NamedTuple):
 def read_outline(store: Store, plan: Manifest, advance: Callable[[int], None]) -> Outline:
     """Read the objects of a plan that has any, some partitions at a time; of each cutout only a key stays in memory."""
     folder = store.below(paths.artefact("plan", plan.id))
-    partitions = plan_partitions(plan)
+    listed = read_table(folder, paths.UNITS, ["order", "pixel"]).to_pylist()
+    partitions = list(dict.fromkeys(Partition(unit["order"], unit["pixel"]) for unit in listed))
 
     def read(partition: Partition) -> pa.Table:
         return outline(read_table(folder, partition.path, _COMPARED))
@@ -86,16 +89,6 @@ def read_outline(store: Store, plan: Manifest, advance: Callable[[int], None]) -
                 advance(len(table))
     starts = [0, *np.cumsum([len(table) for table in tables]).tolist()]
     return Outline(pa.concat_tables(tables), partitions, starts)
-
-
-def plan_partitions(plan: Manifest) -> list[Partition]:
-    """Partitions of a plan, in order of position."""
-    prefix, found = f"{paths.DATASET}/Norder=", []
-    for file in plan.files:
-        if file.path.startswith(prefix):
-            order, _, pixel = file.path.removeprefix(prefix).removesuffix(".parquet").split("/")
-            found.append(Partition(int(order), int(pixel.removeprefix("Npix="))))
-    return sorted(found, key=lambda partition: partition.first_healpix)
 
 
 def write_changes(
@@ -128,9 +121,7 @@ def write_changes(
     source = store.below(paths.artefact("plan", plan.id))
     rows_per_unit = default_rows_per_unit(int((~carried).sum()))
     files: list[FileRecord] = []
-    units: list[Unit] = []
-    new: list[Partition] = []
-    n_new = 0
+    new: list[Slice] = []
     for partition, start, stop in zip(now.partitions, now.starts, now.starts[1:], strict=False):
         here = slice(start, stop)
         if carried[here].any():
@@ -139,18 +130,15 @@ def write_changes(
         if not carried[here].all():
             rows = read_table(source, partition.path).filter(pa.array(~carried[here]))
             files.append(write_table(folder, partition.path, rows, rows_per_group=rows_per_unit))
-            new.append(partition)
-            n_new += len(rows)
-            units += [
-                Unit(f"{partition.name}-{group}", *partition, group, min(rows_per_unit, len(rows) - first))
-                for group, first in enumerate(range(0, len(rows), rows_per_unit))
-            ]
+            new.append(Slice(*partition, 0, len(rows)))
         advance(stop - start)
     files.append(write_table(folder, paths.CHANGES, changes_table(now.objects, before, found)))
-    files.append(write_table(folder, paths.UNITS, pa.Table.from_pylist([unit._asdict() for unit in units])))
+    work = units(new, rows_per_unit)
+    files.append(write_table(folder, paths.UNITS, pa.Table.from_pylist([unit._asdict() for unit in work])))
     if new:
-        files += write_hats_metadata(folder, "changes", new, n_new)
-    return Written(files, units, int(carried.sum()))
+        partitions = [Partition(part.order, part.pixel) for part in new]
+        files += write_hats_metadata(folder, "changes", partitions, sum(part.stop for part in new))
+    return Written(files, len(work), int(carried.sum()))
 
 
 def carried_rows(objects: pa.Table, taken: pa.Table, before: Before) -> pa.Table:
@@ -191,9 +179,15 @@ def carried_rows(objects: pa.Table, taken: pa.Table, before: Before) -> pa.Table
     return rows_table(kept, vectors)
 
 
-def same_file(rows: pa.Table, partition: Partition, before: Before) -> PartitionFile | None:
-    """Find a partition of the embeddings before that holds exactly these rows; None if there is none."""
+def same_file(objects: pa.Table, partition: Partition, before: Before) -> PartitionFile | None:
+    """Find a partition of the embeddings before that holds exactly these objects; None if there is none.
+
+    Where all of them are carried over, their vectors are the ones in there: these need not be read.
+    """
     part = next((part for part in before.partitions if part.partition == partition), None)
-    if part is None or part.n_rows != len(rows):
+    if part is None or part.n_rows != len(objects):
         return None
-    return part if read_table(before.folder, partition.path).equals(rows) else None
+    columns = with_vectors(objects.schema, EMBEDDING, 1).names[:-1]
+    if read_schema(before.folder, partition.path).names != [*columns, EMBEDDING]:
+        return None
+    return part if read_table(before.folder, partition.path, columns).equals(objects.select(columns)) else None

@@ -47,6 +47,7 @@ class Before(NamedTuple):
     """An index with the same cells, whose shards may be taken over."""
 
     folder: Store
+    cells: FileRecord
     shards: dict[int, ShardRecord]
 
 

@@ -328,6 +328,20 @@ def library_versions() -> dict[str, str]:
     return {name: version(name) for name in LIBRARIES}
 
 
+def open_output(target: str) -> Store:
+    """Open an output that is there.
+
+    Raises
+    ------
+    InputNotFoundError
+        Nothing is at it.
+    """
+    store = Store(target)
+    if not store.exists(""):
+        raise InputNotFoundError(f"expected the output of a release, found nothing at {store.uri()}")
+    return store
+
+
 def utc_now() -> str:
     """Return the time in UTC, ISO 8601, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
