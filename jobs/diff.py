@@ -132,7 +132,8 @@ def _summary(k: int, near: pa.Table) -> NeighboursDiff:
 
 
 def _show(diff: Diff) -> None:
-    table = Table(box=SIMPLE_HEAD, title=f"{diff.previous} -> {diff.release}", title_justify="left")
+    note("diff", f"{diff.previous} -> {diff.release}")
+    table = Table(box=SIMPLE_HEAD)
     table.add_column("objects")
     table.add_column("", justify="right")
     for name, count in diff.counts.items():
