@@ -28,8 +28,8 @@ bench-embed: $(INSTALLED)  ## Embedding against the machine's limit and against 
 bench-search: $(INSTALLED)  ## L1 search and PCA against their rivals, and real galaxies.
 	$(BIN)/python -m tests.benchmarks.search
 
-bench-train: $(INSTALLED)  ## Whether pretraining on votes helps, on simulated and real galaxies, and what training costs.
-	$(BIN)/python -m tests.benchmarks.train
+bench-train: $(INSTALLED)  ## Whether pretraining on votes helps, on simulated and real galaxies, and what training costs. Parts: make bench-train PARTS=real
+	$(BIN)/python -m tests.benchmarks.train $(PARTS)
 
 bench-rank: $(INSTALLED)  ## How fast a step of a campaign is, how much each method finds, and whether ratings survive kills.
 	$(BIN)/python -m tests.benchmarks.rank

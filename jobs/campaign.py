@@ -12,6 +12,7 @@ from rich.table import Table
 from engine.cluster import campaign as campaigning
 from engine.cluster.asking import learn_from, place
 from engine.cluster.campaign import Batch
+from engine.cluster.machine import cpus_of_machine
 from engine.cluster.pictures import pictures_of
 from engine.cluster.space import OpenSpace
 from engine.compute.gp import left_out
@@ -80,7 +81,7 @@ def open_space(campaign: Campaign) -> OpenSpace:
     """Read the components of a campaign into memory."""
     n = read_manifest(Store(campaign.release), "components", campaign.components).counts["components"]
     with progress("components", n, "objects") as advance:
-        return campaigning.open_campaign_space(campaign, os.cpu_count() or 1, advance)
+        return campaigning.open_campaign_space(campaign, cpus_of_machine(), advance)
 
 
 def next_batch(store: CampaignStore, campaign: Campaign, rater: str, n: int | None, sheet: str | None) -> Batch:

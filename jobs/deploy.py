@@ -12,13 +12,14 @@ from typing import Any, NamedTuple, cast
 import yaml
 
 from jobs.deploy_rules import broken_rules
+from schemas.campaign import RankJob
 from schemas.config import DuplicatesJob, GraphJob, PackJob, ReleaseJob, Section
 from schemas.deploy import DATE, JOB_FILE, SCHEDULE_FILE, SCHEDULE_LABEL, TIME, DeployConfig, Schedule, Stage, is_plain
 from schemas.errors import ConfigError, VoorwerpError
 from schemas.experiment import ExperimentJob
 from schemas.manifest import canonical
 from schemas.map import MapJob
-from schemas.model import PredictJob, PretrainJob
+from schemas.model import FinetuneJob, PredictJob, PretrainJob
 from schemas.service import ServeConfig
 
 Manifest = dict[str, Any]
@@ -40,8 +41,7 @@ class Command(NamedTuple):
 
 
 def _map_options(job: MapJob) -> list[str]:
-    given = job.model_dump(mode="json", exclude_unset=True, exclude={"release"})
-    return [job.release, *(word for key, value in _flat(given) for word in ("--set", f"{key}={value}"))]
+    return [job.release, *_set(job, {"release"})]
 
 
 def _graph_options(job: GraphJob) -> list[str]:
@@ -58,6 +58,25 @@ def _predict_options(job: PredictJob) -> list[str]:
     return [job.model, job.release]
 
 
+def _finetune_options(job: FinetuneJob) -> list[str]:
+    return [job.release, job.labels, "--output", job.output, *_set(job, {"release", "labels", "output"})]
+
+
+def _rank_options(job: RankJob) -> list[str]:
+    if job.ratings is None:
+        raise ConfigError(
+            "ratings: expected a table that pods can reach, found none; the service ranks campaigns, and "
+            "`voorwerp campaign export` writes their ratings"
+        )
+    return [job.release, "--output", job.output, *_set(job, {"release", "output"})]
+
+
+def _set(job: Section, without: set[str]) -> list[str]:
+    """Options that set every key that a job sets."""
+    given = job.model_dump(mode="json", exclude_unset=True, exclude=without)
+    return [word for key, value in _flat(given) for word in ("--set", f"{key}={value}")]
+
+
 COMMANDS: dict[Stage, Command] = {
     "release": Command(ReleaseJob),
     "plan": Command(ReleaseJob),
@@ -71,6 +90,8 @@ COMMANDS: dict[Stage, Command] = {
     "graph": Command(GraphJob, _graph_options),
     "duplicates": Command(DuplicatesJob, _duplicates_options),
     "predict": Command(PredictJob, _predict_options),
+    "finetune": Command(FinetuneJob, _finetune_options),
+    "rank": Command(RankJob, _rank_options),
 }
 
 

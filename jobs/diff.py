@@ -1,6 +1,5 @@
 """Job: diff. What differs between two releases: objects that came, changed, moved or went, and whose neighbours did."""
 
-import os
 from typing import NamedTuple
 
 import numpy as np
@@ -11,6 +10,7 @@ from rich.table import Table
 from engine.cluster.answer import Question
 from engine.cluster.bulk import Asked, answer_asked
 from engine.cluster.changes import read_outline
+from engine.cluster.machine import cpus_of_machine
 from engine.cluster.opened import OpenRelease, open_release
 from engine.cluster.resolve import places_of_ids
 from engine.compute.changes import Compared, changes_table, compare, neighbours_table
@@ -118,7 +118,7 @@ def _neighbours(job: DiffJob, pair: _Pair, now: pa.Table, found: Compared) -> pa
 
 def _answers(release: OpenRelease, ids: pa.Array, k: int) -> pa.Table:
     asked = Asked(np.arange(len(ids)), places_of_ids(release, ids))
-    return answer_asked(release, asked, Question(k), n_threads=os.cpu_count() or 1).table
+    return answer_asked(release, asked, Question(k), n_threads=cpus_of_machine()).table
 
 
 def _summary(k: int, near: pa.Table) -> NeighboursDiff:

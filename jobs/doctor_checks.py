@@ -105,9 +105,9 @@ def encoding() -> Finding:
 
 def memory() -> Finding:
     """Compare memory, of the machine or the container, with what workers need."""
-    from engine.cluster.probe import memory_of_machine
+    from engine.cluster.machine import cpus_of_machine, memory_of_machine
 
-    whole, cores = memory_of_machine(), os.cpu_count() or 1
+    whole, cores = memory_of_machine(), cpus_of_machine()
     found = f"{_gib(whole)} for {cores} core{'s' if cores > 1 else ''}"
     if whole < LEAST_MEMORY_BYTES:
         return Finding("failure", found, f"Expected at least {_gib(LEAST_MEMORY_BYTES)}: use a larger machine.")
@@ -118,7 +118,7 @@ def memory() -> Finding:
 
 def shared_memory(folder: Path = SHARED_MEMORY) -> Finding:
     """Compare shared memory with what Ray wants for its objects."""
-    from engine.cluster.probe import memory_of_machine
+    from engine.cluster.machine import memory_of_machine
 
     if not folder.exists():
         return Finding("ok", f"no {folder} on this system: Ray uses a folder for temporary files")

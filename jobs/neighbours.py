@@ -3,7 +3,6 @@
 A few queries are answered in this process, without Ray; many as units of work over it, by the same function.
 """
 
-import os
 from collections import Counter
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,7 @@ from engine.cluster.answer import Question, effort_for, recall_of
 from engine.cluster.bulk import Asked, answer_asked, in_order, keep, kept, queries_per_unit
 from engine.cluster.counts import Counts, counted
 from engine.cluster.filters import Filter, open_filter
+from engine.cluster.machine import cpus_of_machine
 from engine.cluster.opened import OpenRelease, open_release
 from engine.cluster.parts import Made
 from engine.cluster.resolve import Resolved, places_of_ids, places_of_positions, resolve
@@ -106,7 +106,7 @@ def give(
     if job.output:
         check_answer_size(job.output, len(resolved.asked.numbers) * question.k)
     started = perf_counter()
-    made = answer_asked(release, resolved.asked, question, passing.on(release), os.cpu_count() or 1)
+    made = answer_asked(release, resolved.asked, question, passing.on(release), cpus_of_machine())
     found = in_order([made.table, resolved.rest])
     counts = Counts(
         len(resolved.asked.numbers) + len(resolved.rest),

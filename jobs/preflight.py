@@ -10,6 +10,7 @@ from typing import Literal
 from rich.table import Table
 
 from engine.cluster import probe
+from engine.cluster.machine import memory_of_machine
 from engine.cluster.session import cluster_address, connect, is_local
 from engine.cluster.task import EmbedTask
 from engine.compute.estimate import (
@@ -132,7 +133,7 @@ def run(
     found = _found(sample, loading, encoding, busy_cores)
     prediction = predict(work, found, machines, prices)
     free_bytes = shutil.disk_usage(store.full_path()).free if store.is_local else None
-    memory_bytes = probe.memory_of_machine() if machines.is_local else None
+    memory_bytes = memory_of_machine() if machines.is_local else None
     refused += machine_misfits(prediction, free_bytes, memory_bytes, options.most_hours, options.most_cost)
     preflight = Preflight(
         plan=plan.id,

@@ -1,5 +1,6 @@
 """Job: serve. A release over HTTP, in this process or over Ray, until it is told to end."""
 
+import gc
 import logging
 import os
 import socket
@@ -11,6 +12,7 @@ from contextlib import closing, contextmanager
 import uvicorn
 from fastapi import FastAPI
 
+from engine.cluster.machine import cpus_of_machine
 from engine.cluster.metrics import collecting, record_store_requests
 from engine.cluster.opened import OpenRelease, open_release
 from engine.cluster.serving import ReleaseSearcher
@@ -34,6 +36,10 @@ GRACE_S = 30
 """For which requests that are being answered are waited for at the end."""
 _MOST_CONNECTIONS = 1024
 """Open at once; those that only wait are cheap."""
+KEEP_ALIVE_S = 75
+"""For which a connection that asks nothing stays open: longer than proxies keep theirs, usually 60 s, so that it is not
+closed in the moment that one sends a question.
+"""
 
 
 def run(config: ServeConfig) -> None:
@@ -68,6 +74,7 @@ def run(config: ServeConfig) -> None:
             log_config=None,
             ws="none",
             limit_concurrency=_MOST_CONNECTIONS,
+            timeout_keep_alive=KEEP_ALIVE_S,
             timeout_graceful_shutdown=GRACE_S,
         )
         uvicorn.Server(settings).run(sockets=[taken])
@@ -76,7 +83,7 @@ def run(config: ServeConfig) -> None:
 @contextmanager
 def serving(config: ServeConfig) -> Iterator[FastAPI]:
     """Open a release and a database for the length of a block, and give the application; errors as of `run`."""
-    threads = os.cpu_count() or 1
+    threads = cpus_of_machine()
     release = open_release(Store(config.release), config.as_of)
     searcher = ReleaseSearcher(release, threads)
     with closing(open_campaigns(database_of(config))) as store:
@@ -114,6 +121,9 @@ def application(
         if not tokens.all() and not config.anonymous_read:
             note("tokens", f"none yet in {tokens.where}: nobody can ask; voorwerp token create NAME")
         release_map = _map_of(release)
+        # What is there by now stays: to look through all of it again and again would hold up whoever asks meanwhile.
+        gc.collect()
+        gc.freeze()
         yield create_app(searcher, campaigns, tokens, config, time.monotonic, jobs, release_map, registry, record)
 
 

@@ -1,6 +1,5 @@
 """Job: serve, over Ray. `build` is also what `serve run jobs.serve_ray:build` and a RayService import."""
 
-import os
 import signal
 import threading
 from contextlib import ExitStack
@@ -11,6 +10,7 @@ from fastapi import FastAPI
 
 from engine.cluster import deployment
 from engine.cluster.groups import Groups
+from engine.cluster.machine import cpus_of_machine
 from engine.cluster.opened import OpenRelease, open_release
 from engine.cluster.ray_metrics import to_ray
 from engine.cluster.serving import GroupedSearcher
@@ -52,7 +52,7 @@ def build(settings: dict[str, Any]) -> Any:
     """
     config = ServeConfig.model_validate(settings)
     release = open_release(Store(config.release), config.as_of)
-    threads = max(1, (os.cpu_count() or 1) // config.replicas)
+    threads = max(1, cpus_of_machine() // config.replicas)
     return deployment.application(
         release,
         config.release,

@@ -1,13 +1,12 @@
 """Job: similar-image. New images are embedded as the release's own cutouts were, and their nearest objects listed."""
 
-import os
-
 import numpy as np
 import pyarrow as pa
 
 from engine.cluster.answer import unanswered
 from engine.cluster.bulk import Asked
 from engine.cluster.filters import open_filter
+from engine.cluster.machine import cpus_of_machine
 from engine.cluster.opened import open_release
 from engine.cluster.resolve import Resolved
 from engine.storage.store import Store
@@ -34,7 +33,7 @@ def run(job: SimilarImageJob) -> pa.Table:
     question, passing = question_of(job, release), open_filter(release, job.filter)
     from engine.cluster.similar import place_images  # It brings PyTorch: what is wrong above is told at once.
 
-    placed = place_images(release, job.images, "cuda" if job.device == "cuda" else "cpu", os.cpu_count() or 1)
+    placed = place_images(release, job.images, "cuda" if job.device == "cuda" else "cpu", cpus_of_machine())
     bad = sorted(placed.rejects)
     reasons = [f"{placed.rejects[at].reason}: {placed.rejects[at].detail}" for at in bad]
     for at, reason in zip(bad, reasons, strict=True):

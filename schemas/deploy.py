@@ -20,6 +20,8 @@ Stage = Literal[
     "graph",
     "duplicates",
     "predict",
+    "finetune",
+    "rank",
 ]
 """Commands that run as a RayJob each."""
 Part = Literal["platform", "service", "schedule", Stage]

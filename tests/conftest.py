@@ -72,7 +72,7 @@ def make_job(path: Path | str, output: Path | str, weights: Path | str, **sectio
         "catalogue": {"path": str(path)},
         "encoder": {"architecture": TINY_ARCHITECTURE, "weights": str(weights)},
         "plan": {"rows_per_partition": 20, "rows_per_unit": 8},
-        "embed": {"batch_size": 4, "workers": 1},
+        "embed": {"batch_size": 4, "workers": 1, "runtime": "torch"},  # Which a worker has ready soonest.
         "reduce": {"n_components": 5},
         "index": {"rows_per_shard": 40},
         "output": str(output),

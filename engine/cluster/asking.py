@@ -16,6 +16,9 @@ from engine.compute.learning import Learned, learn
 from schemas.campaign import HIGHEST, FirstKind, RankingConfig
 from schemas.metrics import FIT_SECONDS
 
+_REHEARSED = 10
+"""Ratings, as many as a first batch has."""
+
 
 class Placed(NamedTuple):
     """Ratings of objects of a space."""
@@ -95,6 +98,14 @@ def first_batch(space: Space, kind: FirstKind, excluded: np.ndarray, n: int, see
         return rows
     rows = np.sort(rows)
     return rows[spread(space.vectors(rows).astype(np.float32), n, seed)]
+
+
+def rehearse(space: Space, config: RankingConfig) -> None:
+    """Ask once about made-up ratings: what libraries make at their first use is then there when a person waits."""
+    rows = first_batch(space, "random", np.empty(0, int), _REHEARSED, config.seed)
+    ratings = {object_id: float(number % 2) for number, object_id in enumerate(space.ids(rows))}
+    placed = place(space, ratings)
+    ask(space, learn_from(space, placed, Kernel(config.kernel)), config, placed.rows, 1, config.seed)
 
 
 def acquisition_of(config: RankingConfig, seed: int) -> Acquisition:

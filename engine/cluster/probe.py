@@ -23,6 +23,7 @@ import ray
 
 from engine.cluster.embed import ACTOR_CPUS
 from engine.cluster.loading import READS_IN_FLIGHT, Loaded, StuckError, threaded
+from engine.cluster.machine import cpus_of_machine
 from engine.cluster.session import Resources, causes, local_cpus
 from engine.cluster.task import EmbedTask, open_encoder
 from engine.cluster.unit import pooled, rows_table
@@ -117,7 +118,7 @@ def this_machine(config: RayConfig) -> Resources:
     import torch
 
     cpus = local_cpus(config.num_cpus)
-    cores = min(os.cpu_count() or 1, cpus)
+    cores = min(cpus_of_machine(), cpus)
     return Resources(cores=cores, gpus=torch.cuda.device_count(), logical_cpus=cpus, is_local=True)
 
 
@@ -339,14 +340,6 @@ def memory_of_process() -> Memory:
         return Memory(peak=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, shared=0)
     kib = dict(re.findall(r"^(VmHWM|RssFile):\s*(\d+) kB$", status.read_text(), flags=re.MULTILINE))
     return Memory(peak=int(kib["VmHWM"]) * 1024, shared=int(kib["RssFile"]) * 1024)
-
-
-def memory_of_machine() -> int:
-    """Memory of this machine, or of the container that this process runs in, in bytes."""
-    physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    limit = Path("/sys/fs/cgroup/memory.max")
-    found = limit.read_text().strip() if limit.exists() else "max"
-    return min(physical, int(found)) if found.isdigit() else physical
 
 
 def _timed(call: Callable[[], object]) -> tuple[float, float]:

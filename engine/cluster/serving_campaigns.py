@@ -1,11 +1,13 @@
 """Campaigns as the service asks them, in this process, from several threads at once. Starts no cluster."""
 
+import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import pyarrow as pa
 
 from engine.cluster import campaign as campaigning
+from engine.cluster.asking import rehearse
 from engine.cluster.metrics import record
 from engine.cluster.opened import OpenRelease, open_release
 from engine.cluster.space import OpenSpace
@@ -15,7 +17,7 @@ from engine.storage.artefacts import components_in, utc_now
 from engine.storage.campaigns import CampaignStore
 from engine.storage.store import Store
 from schemas.campaign import Campaign, CampaignConfig, Recorded
-from schemas.errors import DataError, InputNotFoundError
+from schemas.errors import BusyError, DataError, InputNotFoundError
 from schemas.metrics import RATINGS
 from schemas.service import AskedObject, NextAnswer
 from schemas.service_campaigns import RankedObject, RankingAnswer
@@ -29,7 +31,8 @@ _LEAST_RANKED = 1_000
 class ServedCampaigns:
     """Campaigns on one output as `engine.service.protocols.Campaigns`; those on others are not there.
 
-    A space is read when it is first asked about, and stays; one rater is asked at a time.
+    A space is read when it is first asked about, and stays; a question is rehearsed then, after the first answer.
+    One rater is asked at a time.
 
     Parameters
     ----------
@@ -140,7 +143,13 @@ class ServedCampaigns:
         if campaign.components not in self._spaces:
             space = campaigning.open_campaign_space(campaign, self._threads, lambda n_rows: None)
             self._spaces[campaign.components] = space
+            threading.Thread(target=self._rehearse, args=(space, campaign.config), daemon=True).start()
         return self._spaces[campaign.components]
+
+    def _rehearse(self, space: OpenSpace, config: CampaignConfig) -> None:
+        """Rehearse a question once it is nobody's turn; not where many wait."""
+        with suppress(BusyError), self._asking.one():
+            rehearse(space, config)
 
     def _known(self, name: str, n: int) -> Standings | None:
         """Standings of n objects that have seen every event; None where there are none."""

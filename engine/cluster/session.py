@@ -12,6 +12,7 @@ from typing import Any
 
 import ray
 
+from engine.cluster.machine import cpus_of_machine
 from engine.cluster.metrics import collect
 from engine.cluster.ray_metrics import to_ray
 from schemas.config import RayConfig
@@ -59,7 +60,7 @@ def connect(config: RayConfig) -> Resources:
     collect(to_ray)
     resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
     cpus = int(resources.get("CPU", 1))
-    cores = cpus if address else min(os.cpu_count() or 1, cpus)
+    cores = cpus if address else min(cpus_of_machine(), cpus)
     return Resources(cores=cores, gpus=int(resources.get("GPU", 0)), logical_cpus=cpus, is_local=is_local(address))
 
 
@@ -86,7 +87,7 @@ def is_local(address: str | None) -> bool:
 
 def local_cpus(num_cpus: int | None) -> int:
     """Logical CPUs of a local cluster."""
-    return num_cpus or max(SMALLEST_LOCAL_CPUS, os.cpu_count() or 1)
+    return num_cpus or max(SMALLEST_LOCAL_CPUS, cpus_of_machine())
 
 
 @contextmanager

@@ -36,7 +36,7 @@ ZOOBOT = ROOT / "build" / "bench-zoobot"
 ZOOBOT_VERSION = "2.9.0"
 N_RIVAL = 600
 """Cutouts that zoobot gets: at its rate, half a minute."""
-COPIES = 2
+COPIES = 4
 """Of every cutout in the catalogue that is embedded, so that a run lasts long enough to be measured."""
 ROUNDS = 5
 SLOW_ROUNDS = 2

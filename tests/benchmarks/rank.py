@@ -33,7 +33,7 @@ from engine.storage.store import Store
 from jobs.simulated_campaign import TRIALS, summarise
 from schemas.campaign import Campaign, CampaignConfig, RankingConfig, TrialRecord
 from schemas.simulation import SHARES
-from tests.benchmarks import train
+from tests.benchmarks import train_real, train_simulated
 from tests.benchmarks.galaxies import DATA, missing
 from tests.benchmarks.process import CommandError, run
 from tests.benchmarks.table import Bar, Table, console, finish, machine
@@ -216,7 +216,7 @@ def _simulated() -> tuple[list[Table], list[Bar]]:
     listed = ", ".join(f"{kind}: {share}" for kind, share in shares.items())
     settings = {"shares": f"{{{listed}}}", "odd_share": RARE, "first_id": 5_000_000}
     _voorwerp("simulate", survey, "-n", N_SURVEY, "--seed", SEED, "--tar", *_set(settings))
-    encoder = train.pretrained("all")
+    encoder = train_simulated.pretrained("all")
     _voorwerp("release", "--catalogue", survey / "catalogue.parquet", "--weights", encoder, "-o", release)
     truth = pq.read_table(survey / "truth.parquet", columns=["object_id", "kind", "oddity"])
     tables, bars = [], []
@@ -236,8 +236,8 @@ def _real() -> tuple[list[Table], list[Bar]]:
     """Mergers in SDSS, with an encoder that never saw a galaxy."""
     release, path = WORK / "sdss", WORK / "sdss-ratings.parquet"
     preset = WORK / "real.yaml"
-    preset.write_text(train.as_yaml(train.REAL))
-    given = ["--architecture", train.LITE0, "--weights", "package:lite0", "--preset", preset]
+    preset.write_text(train_simulated.as_yaml(train_real.REAL))
+    given = ["--architecture", train_simulated.LITE0, "--weights", "package:lite0", "--preset", preset]
     _voorwerp("release", "--catalogue", DATA / "sdss_gz1" / "catalogue.csv", *given, "-o", release)
     catalogue = pacsv.read_csv(DATA / "sdss_gz1" / "catalogue.csv")
     ratings = [SDSS_RATINGS.get(name, 0) for name in catalogue["gz1_class"].to_pylist()]
@@ -297,7 +297,7 @@ def _set(settings: dict[str, Any]) -> list[str]:
 
 def _voorwerp(command: str, *arguments: Any) -> None:
     console.print(f"voorwerp {command} {' '.join(map(str, arguments))[:110]}")
-    run([train.VOORWERP, command, *map(str, arguments)], timeout_s=2 * 3600)
+    run([train_simulated.VOORWERP, command, *map(str, arguments)], timeout_s=2 * 3600)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from engine.cluster.asking import ask, learn_from, place
+from engine.cluster.asking import ask, learn_from, place, rehearse
 from engine.cluster.ranking import Ranked, SharedSpace, components_of, means_by_part, share, write_ranked
 from engine.cluster.session import connect
 from engine.cluster.space import OpenSpace, open_space
@@ -72,6 +72,14 @@ def test_shares_are_consecutive_and_about_equal(components) -> None:  # type: ig
         assert [part for one in shares for part in one] == partitions
         assert all(shares)
         assert len(shares) <= workers
+
+
+@pytest.mark.parametrize("n", [1, 3, 10, 500])
+def test_a_question_is_rehearsed_in_a_space_of_any_size(n: int) -> None:
+    space = OpenSpace(
+        pa.array([str(row) for row in range(n)]), np.random.default_rng(n).normal(size=(n, D)).astype("f4")
+    )
+    rehearse(space, RankingConfig())
 
 
 @pytest.mark.cluster

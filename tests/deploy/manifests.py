@@ -38,6 +38,18 @@ JOBS: dict[str, dict[str, Any] | None] = {
     "graph": {"release": "s3://survey/dr1/voorwerp", "output": "s3://survey/dr1/graph/"},
     "duplicates": {"release": "s3://survey/dr1/voorwerp", "output": "s3://survey/dr1/duplicates.parquet"},
     "predict": {"model": "s3://survey/encoder", "release": "s3://survey/dr1/voorwerp"},
+    "finetune": {
+        "release": "s3://survey/dr1/voorwerp",
+        "labels": "s3://survey/rings.csv",
+        "output": "s3://survey/dr1/rings",
+        "split": {"test": 0.3},
+    },
+    "rank": {
+        "release": "s3://survey/dr1/voorwerp",
+        "ratings": "s3://survey/ratings.csv",
+        "output": "s3://survey/dr1/ranked",
+        "top": 500,
+    },
 }
 OVERLAYS = [(), ("local",), ("gpu-spot",), ("kueue",), ("gpu-spot", "kueue"), ("postgres",), ("local", "postgres")]
 COMBINATIONS = [

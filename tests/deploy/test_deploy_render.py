@@ -150,6 +150,9 @@ def test_a_service_in_postgres_keeps_nothing_in_its_pods() -> None:
         ("service", (), {"replicas": 2}, {}, "or overlay postgres; found several"),
         ("service", (), {}, {"workers": 2}, "or overlay postgres; found several"),
         ("service", ("postgres",), {"jobs_folder": None}, {}, "jobs_folder: expected an s3:// URI"),
+        ("rank", (), {"ratings": None, "campaign": "odd"}, {}, "ratings: expected a table that pods can reach"),
+        ("rank", (), {"ratings": "mine.csv"}, {}, "ratings: expected what pods can reach"),
+        ("finetune", (), {"labels": "mine.csv"}, {}, "labels: expected what pods can reach"),
         ("service", (), {"database": "postgresql://ann:secret@db/x"}, {}, "database: expected none"),
     ],
 )

@@ -193,17 +193,17 @@ def test_another_python_than_is_needed_is_named(monkeypatch: pytest.MonkeyPatch)
     ("gib", "cores", "status"), [(2, 1, "failure"), (16, 32, "warning"), (64, 32, "ok"), (4, 1, "ok")]
 )
 def test_little_memory_is_found(gib: int, cores: int, status: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from engine.cluster import probe
+    from engine.cluster import machine
 
-    monkeypatch.setattr(probe, "memory_of_machine", lambda: gib * checks.GIB)
-    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+    monkeypatch.setattr(machine, "memory_of_machine", lambda: gib * checks.GIB)
+    monkeypatch.setattr(machine, "cpus_of_machine", lambda: cores)
     assert checks.memory().status == status
 
 
 def test_little_shared_memory_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from engine.cluster import probe
+    from engine.cluster import machine
 
-    monkeypatch.setattr(probe, "memory_of_machine", lambda: 100 * checks.GIB)
+    monkeypatch.setattr(machine, "memory_of_machine", lambda: 100 * checks.GIB)
     for gib, status in ((0.0625, "warning"), (31, "ok")):
         usage = Usage(int(gib * checks.GIB), 0, 0)
         monkeypatch.setattr(shutil, "disk_usage", lambda folder, usage=usage: usage)

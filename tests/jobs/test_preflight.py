@@ -12,6 +12,7 @@ import ray
 import s3fs
 
 from engine.cluster import probe
+from engine.cluster.machine import memory_of_machine
 from engine.cluster.session import connect
 from engine.compute.estimate import (
     LEASE_RENEWED_EVERY_S,
@@ -263,6 +264,6 @@ def test_requests_of_cutouts_are_counted_by_the_kind_of_their_containers() -> No
 
 def test_memory_of_this_process_and_machine_is_plausible() -> None:
     found = probe.memory_of_process()
-    assert 0 < found.shared < found.peak < probe.memory_of_machine()
+    assert 0 < found.shared < found.peak < memory_of_machine()
     held = bytearray(os.urandom(1)) * 200_000_000
     assert probe.memory_of_process().peak >= min(found.peak, len(held))
