@@ -1,5 +1,7 @@
 """Every column and table, spelt once. Angles are degrees (ICRS) unless a name says otherwise."""
 
+from functools import cache
+
 import pyarrow as pa
 
 HEALPIX = "_healpix_29"
@@ -128,6 +130,7 @@ def rejects_schema(id_type: pa.DataType) -> pa.Schema:
     )
 
 
+@cache
 def neighbours_schema(id_type: pa.DataType) -> pa.Schema:
     """Schema of an answer: per query `k` rows by rank (1 is nearest); `distance` is L1 in component space.
 

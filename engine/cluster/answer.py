@@ -1,6 +1,7 @@
 """Answering queries from an opened release: places or vectors in, a table of neighbours out. Starts no cluster."""
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -118,9 +119,16 @@ def answer(
 def unanswered(numbers: np.ndarray, reasons: list[str], id_type: pa.DataType) -> pa.Table:
     """Make the rows of queries that have no answer: their status says why."""
     schema = neighbours_schema(id_type)
+    if len(numbers) == 0:
+        return _no_rows(schema)
     columns: dict[str, Any] = {name: pa.nulls(len(numbers), schema.field(name).type) for name in schema.names}
     columns |= {QUERY: pa.array(numbers, pa.int64()), STATUS: pa.array(reasons, pa.string())}
     return pa.table(columns, schema=schema)
+
+
+@cache
+def _no_rows(schema: pa.Schema) -> pa.Table:
+    return schema.empty_table()  # Which takes longer than one would think.
 
 
 def _search(
@@ -172,8 +180,8 @@ def _table(
         DISTANCE: pa.array(found.distances[at, place], pa.float32()),
         SEPARATION: pa.nulls(n, pa.float64()) if separations is None else pa.array(separations),
         CUTOUT: picked[CUTOUT] if has_cutouts else pa.nulls(n, pa.string()),
-        EXACTNESS: pa.array([EXACT if exact else APPROXIMATE] * n, pa.string()),
+        EXACTNESS: pa.repeat(EXACT if exact else APPROXIMATE, n),
         UNSEEN: pa.array(found.unseen[at], pa.float32(), mask=~np.isfinite(found.unseen[at])),
-        STATUS: pa.array([OK] * n, pa.string()),
+        STATUS: pa.repeat(OK, n),
     }
     return pa.table(made, schema=neighbours_schema(id_type))

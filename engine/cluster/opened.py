@@ -260,6 +260,8 @@ class OpenRelease:
             parts.append(pa.table({name: shard.column(name).take(rows) for name in columns}))
         if not parts:
             return pa.schema([self.schema.field(name) for name in columns]).empty_table()
+        if len(parts) == 1:
+            return parts[0]
         return pa.concat_tables(parts).take(pa.array(np.argsort(order)))
 
 

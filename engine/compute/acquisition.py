@@ -69,13 +69,24 @@ def log_expected_improvement(
     sd = np.asarray(sd, float)
     with np.errstate(divide="ignore", invalid="ignore"):
         z = gain / sd
-        near = np.log(z * ndtr(z) + np.exp(-(z**2) / 2) / np.sqrt(2 * np.pi))
-        ratio = np.sqrt(np.pi / 2) * erfcx(-z / np.sqrt(2))
-        inner = np.where(z > _VERY_FAR, np.log1p(z * ratio), -2 * np.log(np.abs(z)))
-        far = -(z**2) / 2 - np.log(2 * np.pi) / 2 + inner
-        values = np.log(sd) + np.where(z > _FAR, near, far)
-        sure = np.log(np.maximum(gain, 0))
-    return np.where(sd > 0, values, sure)
+        values = np.asarray(np.log(_gain_in_deviations(z)))
+        is_far = ~(z > _FAR)
+        values[is_far] = _log_far_gain(z[is_far])
+        values += np.log(sd)
+        is_sure = ~(sd > 0)
+        return np.where(is_sure, np.log(np.maximum(gain, 0)), values) if is_sure.any() else values
+
+
+def _gain_in_deviations(z: np.ndarray) -> np.ndarray:
+    """Expected gain on a threshold that is z standard deviations below the mean, in standard deviations."""
+    return z * ndtr(z) + np.exp(z**2 / -2) / np.sqrt(2 * np.pi)
+
+
+def _log_far_gain(z: np.ndarray) -> np.ndarray:
+    """Logarithm of the same where z is far below 0."""
+    ratio = np.sqrt(np.pi / 2) * erfcx(-z / np.sqrt(2))
+    inner = np.where(z > _VERY_FAR, np.log1p(z * ratio), -2 * np.log(np.abs(z)))
+    return -(z**2) / 2 - np.log(2 * np.pi) / 2 + inner
 
 
 def _normal(seed: int, rows: np.ndarray) -> np.ndarray:

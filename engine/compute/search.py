@@ -269,6 +269,10 @@ def _merge(
 ) -> None:
     """Merge what one shard found, (a, k') in order, into the answer to the queries that were asked."""
     k = answer.distances.shape[1]
+    reaching = np.isfinite(distances[:, 0]) & (distances[:, 0] <= answer.distances[asked, -1])
+    if not reaching.any():
+        return
+    asked, distances, rows = asked[reaching], distances[reaching], rows[reaching]
     all_distances = np.concatenate([answer.distances[asked], distances], axis=1)
     all_shards = np.concatenate([answer.places.shards[asked], np.where(rows < 0, -1, number)], axis=1)
     all_rows = np.concatenate([answer.places.rows[asked], rows], axis=1)

@@ -283,7 +283,14 @@ def _mapping() -> tuple[list[Table], list[Bar]]:
         [f"{N_MAPPED:,} generated vectors", f"{mapped.wall_s:.0f}"],
         [f"{N:,} simulated galaxies, with the atlas", f"{drawn.wall_s:.0f}"],
     ]
-    return [Table("Maps", ("what", "seconds, the whole command"), rows, f"Figure: docs/figures/{FIGURE.name}, at half its size.")], []
+    return [
+        Table(
+            "Maps",
+            ("what", "seconds, the whole command"),
+            rows,
+            f"Figure: docs/figures/{FIGURE.name}, at half its size.",
+        )
+    ], []
 
 
 def _voorwerp(command: str, *arguments: Any) -> Measured:

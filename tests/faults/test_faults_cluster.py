@@ -70,7 +70,7 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
     """A head that does no work. Some units stay in work until they are let go."""
     folder = tmp_path_factory.mktemp("nodes")
     (folder / "marks").mkdir()
-    sabotage = {"marks": str(folder / "marks"), "until": str(folder / "go"), "held": [1020, 1050, 1080]}
+    sabotage = {"marks": str(folder / "marks"), "until": str(folder / "go"), "held": [1020, 1050, 1080], "no_gpu": True}
     with (
         (folder / "said").open("w") as said,
         subprocess.Popen(
@@ -123,11 +123,45 @@ def submit(nodes: Nodes, folder: Path, **environment: str) -> subprocess.Popen[b
         )
 
 
+def submit_when_ready(nodes: Nodes, folder: Path) -> subprocess.Popen[bytes]:
+    """Send the job with the token, again while the cluster says that none of its nodes is ready for jobs."""
+    until = time.monotonic() + 120
+    while True:
+        process = submit(nodes, folder, **TOKEN)
+        while process.poll() is None and "submitted successfully" not in said_in(folder):
+            time.sleep(0.2)
+        if process.poll() in (None, 0):
+            return process
+        assert "No available agent" in said_in(folder), said_in(folder)
+        assert time.monotonic() < until
+
+
 def said_in(folder: Path) -> str:
     return folder.with_suffix(".said").read_text()
 
 
-def test_a_job_with_another_token_is_refused(nodes: Nodes, tmp_path: Path) -> None:
+def test_a_job_is_sent_with_the_token_alone_and_its_stages_run_where_they_belong_while_nodes_come_and_go(
+    nodes: Nodes, tmp_path: Path, survey: Path, tiny_weights: Path, finished: Path
+) -> None:
     (sent := tmp_path / "sent").mkdir()
+    job = planned(tmp_path, survey, tiny_weights, max_seconds=100, device="cuda", workers=1)
+    (sent / job.name).write_bytes(job.read_bytes())
     assert submit(nodes, sent, RAY_AUTH_MODE="token", RAY_AUTH_TOKEN="another-one").wait(120) != 0
     assert "Authentication failed" in said_in(sent)
+
+    nodes.hold()
+    gpu_node = nodes.tell(add="gpu", num_cpus=1, num_gpus=1)
+    cpu_node = nodes.tell(add="lost", num_cpus=2)
+    with submit_when_ready(nodes, sent) as process:
+        nodes.wait_for_held(lambda: process.poll() is None, lambda: said_in(sent))
+        nodes.tell(lose="lost")
+        later_node = nodes.tell(add="later", num_cpus=4)
+        nodes.let_go()
+        assert process.wait(400) == 0, said_in(sent)
+    assert "90 planned = 90 embedded + 0 rejected" in said_in(sent)
+    assert nodes.marked("encoded") == {gpu_node}
+    assert gpu_node not in nodes.marked("loaded")
+    assert {cpu_node, later_node} & nodes.marked("loaded")
+    found = find_embeddings(tmp_path / "out").detail
+    assert (found["device"], found["workers"]) == ("cuda", 1)
+    assert_same(job, vectors(finished))
