@@ -11,6 +11,8 @@ import sys
 from ray.cluster_utils import Cluster
 
 PATIENCE_S = 120
+ANY_PORT = {"dashboard_agent_listen_port": 0}
+"""Of a node's agent, to which jobs are sent: the usual one may be taken by another cluster on this machine."""
 TRIES = 3
 """A busy machine is slower than the half minute that Ray waits for a node."""
 
@@ -18,13 +20,13 @@ TRIES = 3
 def added(**resources):
     for number in range(1, TRIES + 1):
         try:
-            return cluster.add_node(**resources)
+            return cluster.add_node(**resources, **ANY_PORT)
         except Exception as error:  # Of no class of its own.
             if "timed out" not in str(error) or number == TRIES:
                 raise
 
 
-head = {"num_cpus": 0, "include_dashboard": "dashboard" in sys.argv, "dashboard_port": 0}
+head = ANY_PORT | {"num_cpus": 0, "include_dashboard": "dashboard" in sys.argv, "dashboard_port": 0}
 cluster = Cluster(initialize_head=True, head_node_args=head)
 nodes = {}
 print(json.dumps({"address": cluster.address, "dashboard": cluster.head_node.webui_url}), flush=True)
