@@ -22,7 +22,7 @@ def report(
         str | None,
         typer.Option(
             help="Previous release of the same encoder: an output, or the id of a release of this one.",
-            show_default=False,
+            show_default="the one it was made onto",
         ),
     ] = None,
     as_of: Annotated[

@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib.util
+from contextlib import suppress
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import PurePosixPath
@@ -46,7 +47,7 @@ from jobs.report_page import page
 from jobs.report_sky import sky_figures
 from schemas import paths
 from schemas.config import load_job
-from schemas.errors import ConfigError, DataError
+from schemas.errors import ConfigError, DataError, InputNotFoundError, StoreError
 from schemas.manifest import Answer, Kind, Manifest, Release, identity_id
 from schemas.price import PriceTable
 from schemas.report import FLAGS, MEASURED, N_OBJECTS, TILE, Report, ReportJob, tiles_schema
@@ -214,13 +215,10 @@ def _kinds(release: Release) -> list[Kind]:
 
 
 def _compared(job: ReportJob, store: Store, release: Release, manifests: dict[Kind, Manifest]) -> Compared | None:
-    if job.against is None:
+    found = _made_onto(store, manifests["embeddings"]) if job.against is None else _named(job.against, store, release)
+    if found is None:
         return None
-    is_here = store.exists(paths.release(job.against)) if "/" not in job.against else False
-    place = store if is_here else Store(job.against)
-    other = find_release(store, job.against) if is_here else current_release(place)
-    if other.id == release.id:
-        raise ConfigError(f"against: expected another release than {release.id}, found the same")
+    place, other = found
     embeddings, components = manifest_of(place, other, "embeddings"), manifest_of(place, other, "components")
     own = (release.architecture, release.weights_sha256, release.preset_sha256)
     theirs = (other.architecture, other.weights_sha256, other.preset_sha256)
@@ -232,6 +230,28 @@ def _compared(job: ReportJob, store: Store, release: Release, manifests: dict[Ki
     folder = store.below(paths.artefact("components", manifests["components"].id))
     vectors = previous_of(place, components, embeddings, manifests["components"], folder)
     return Compared(other, release_sha256(place, other.id), components.counts["components"], vectors)
+
+
+def _named(against: str, store: Store, release: Release) -> tuple[Store, Release]:
+    """Find a release of this output by its id, or the current one of another output."""
+    is_here = store.exists(paths.release(against)) if "/" not in against else False
+    place = store if is_here else Store(against)
+    other = find_release(store, against) if is_here else current_release(place)
+    if other.id == release.id:
+        raise ConfigError(f"against: expected another release than {release.id}, found the same")
+    return place, other
+
+
+def _made_onto(store: Store, embeddings: Manifest) -> tuple[Store, Release] | None:
+    """Find the release that this one was made onto, here or where it was; None where it is gone, or there was none."""
+    if (onto := embeddings.detail.get("onto")) is None:
+        return None
+    with suppress(InputNotFoundError, StoreError):
+        for place in (store, Store(onto["output"])):
+            if place.exists(paths.release(onto["release"])):
+                return place, find_release(place, onto["release"])
+    note("report", f"release {onto['release']}, onto which this one was made, is gone: it is compared with none")
+    return None
 
 
 def _encoder(release: Release) -> str:

@@ -84,6 +84,8 @@ def accounting(manifests: Mapping[Kind, Manifest], rejects: Rejects) -> Accounti
         n_planned=n_planned,
         n_embedded=n_embedded,
         n_rejected=n_rejected,
+        n_carried=embeddings.counts.get("carried", 0),
+        before=embeddings.detail.get("onto", {}).get("release"),
         by_reason=tuple(Rejected(reason=one, meaning=one.meaning, n=reasons[one.value]) for one in found),
         n_without_position=rejects.n_without_position,
         n_outside_tiles=rejects.n_outside_tiles,

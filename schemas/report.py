@@ -35,7 +35,9 @@ class ReportJob(Section):
     release: str = Field(description="output folder of a release")
     as_of: str | None = Field(None, description="id of a release record of that output; the current one when null")
     against: str | None = Field(
-        None, description="previous release to compare with: an output folder, or the id of a release of this one"
+        None,
+        description="previous release to compare with: an output folder, or the id of a release of this one; the one "
+        "that it was made onto, where it is there, when null",
     )
     tile_objects: int = Field(
         500, ge=20, le=1_000_000, description="objects in one tile of the sky at most; tiles are HEALPix pixels"
@@ -83,6 +85,10 @@ class Accounting(Record):
     n_planned: int
     n_embedded: int
     n_rejected: int
+    n_carried: int = 0
+    """Of those embedded: taken over as they were from the release `before`."""
+    before: str | None = None
+    """Id of the release that this one was made onto."""
     by_reason: tuple[Rejected, ...]
     """The most frequent first."""
     n_without_position: int

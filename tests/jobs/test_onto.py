@@ -16,14 +16,16 @@ from PIL import Image
 from engine.storage.artefacts import all_releases, current_manifest, current_release
 from engine.storage.hats_catalogue import read_columns
 from engine.storage.parquet import as_matrix
+from engine.storage.reports import read_report
 from engine.storage.store import Store
-from jobs import diff, release, verify, watch
+from jobs import diff, release, report_card, verify, watch
 from jobs.status import status_of
 from schemas import paths
 from schemas.config import OntoConfig, ReleaseJob
 from schemas.diff import DiffJob
 from schemas.errors import DataError, InputNotFoundError, OutputError
 from schemas.manifest import Manifest
+from schemas.report import Report, ReportJob
 from tests.conftest import galaxy_pixels, make_job, write_survey
 
 pytestmark = pytest.mark.cluster
@@ -152,13 +154,25 @@ def test_a_second_release_in_the_same_output_keeps_the_basis(story: Story, tiny_
     assert [(one.id, one.is_current) for one in status.releases] == [(second.id, True), (first.id, False)]
 
 
+def reported_on(output: Path) -> Report:
+    return read_report(Store(str(output)), report_card.run(ReportJob(release=str(output)))).report
+
+
 def test_a_second_release_elsewhere_fits_its_own_basis_and_needs_the_first_no_more(
     story: Story, tiny_weights: Path, tmp_path: Path
 ) -> None:
     out, dr2 = tmp_path / "out", tmp_path / "dr2"
     shutil.copytree(story.output, out)
     release.run(dr2_job(story, tiny_weights, dr2, onto={"release": str(out), "basis": "refit"}))
+    first = current_release(Store(str(out))).id
+    reported = reported_on(dr2)
+    assert reported.comparison
+    assert reported.comparison.release == first
+    assert reported.accounting.before == first
+    assert reported.accounting.n_carried == current_manifest(Store(str(dr2)), "embeddings").counts["carried"] > 0
     shutil.rmtree(out)
+    alone = reported_on(dr2)
+    assert (alone.comparison, alone.accounting) == (None, reported.accounting)
     check_second_release(story, dr2)
     mine, theirs = (vectors_of(place, "components", "components") for place in (dr2, story.scratch))
     largest = max(np.abs(vector).max() for vector in theirs.values())
