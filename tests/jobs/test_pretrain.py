@@ -200,7 +200,7 @@ def test_killed_workers_and_drivers_change_nothing(voted: Path, tmp_path: Path, 
         seen = {path.parent.name for path in states()}
         while len(seen) < n_states:
             assert process.poll() is None, "it ended before it could be killed"
-            assert time.monotonic() - since < 120
+            assert time.monotonic() - since < 240
             time.sleep(0.02)
             seen |= {path.parent.name for path in states()}
 
@@ -215,7 +215,7 @@ def test_killed_workers_and_drivers_change_nothing(voted: Path, tmp_path: Path, 
     before = len(states())
     assert before
     assert not (tmp_path / "killed" / "model.json").exists()
-    assert begin("2").wait(240) == 0
+    assert begin("2").wait(400) == 0
     clean, killed = tensors_of(tmp_path / "clean"), tensors_of(tmp_path / "killed")
     for name, value in clean.items():
         np.testing.assert_allclose(killed[name], value, rtol=1e-6, atol=1e-7, err_msg=name)
