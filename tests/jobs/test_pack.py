@@ -27,7 +27,7 @@ from schemas.config import PackJob
 from schemas.errors import DataError, OutputError
 from schemas.manifest import Commit
 from schemas.partition import Partition
-from tests.conftest import make_job, write_survey
+from tests.conftest import AS_USERS_RUN, make_job, write_survey
 
 pytestmark = pytest.mark.cluster
 
@@ -71,7 +71,7 @@ def test_files_tars_stacks_and_columns_in_one_catalogue_give_the_vectors_of_file
     )
     table["cutout"] = [places[number % 4](number) for number in range(len(files))]
     table.to_csv(tmp_path / "catalogue.csv", index=False)
-    release.run(make_job(tmp_path / "catalogue.csv", tmp_path / "out", tiny_weights))
+    release.run(make_job(tmp_path / "catalogue.csv", tmp_path / "out", tiny_weights, embed=AS_USERS_RUN))
     assert_equal(vectors(tmp_path / "out"), vectors(finished))
 
 
@@ -85,7 +85,7 @@ def test_a_packed_catalogue_gives_the_vectors_of_its_files_and_opens_in_lsdb(
     table = lsdb.open_catalog(folder.uri()).compute()
     assert len(table) == 90
     assert {Path(name).read_bytes() for name in table["packed_from"]} == set(table["cutout"])
-    release.run(make_job(folder.uri(), tmp_path / "out", tiny_weights))
+    release.run(make_job(folder.uri(), tmp_path / "out", tiny_weights, embed=AS_USERS_RUN))
     assert_equal(vectors(tmp_path / "out"), vectors(finished))
 
 
@@ -97,7 +97,7 @@ def test_packing_from_s3_to_s3_gives_the_same_vectors(
         source.write(name, (survey.parent / name).read_bytes())
     packed = pack.run(pack_job(source.uri("catalogue.csv"), f"{s3_server}/packed"))
     folder = f"{s3_server}/packed/{paths.artefact('packed', packed.id)}"
-    release.run(make_job(folder, tmp_path / "out", tiny_weights))
+    release.run(make_job(folder, tmp_path / "out", tiny_weights, embed=AS_USERS_RUN))
     assert_equal(vectors(tmp_path / "out"), vectors(finished))
 
 
@@ -113,7 +113,7 @@ def test_what_cannot_be_packed_keeps_its_row_and_is_a_reject_with_a_reason(tiny_
     assert packed.detail["rejected_by_reason"] == {"bad_coord": 1, "duplicate_id": 1, "not_found": 1}
     assert verify.run(str(tmp_path / "packed"))
     folder = Store(str(tmp_path / "packed")).below(paths.artefact("packed", packed.id)).uri()
-    release.run(make_job(folder, tmp_path / "out", tiny_weights))
+    release.run(make_job(folder, tmp_path / "out", tiny_weights, embed=AS_USERS_RUN))
     embedded = current_manifest(Store(str(tmp_path / "out")), "embeddings")
     assert embedded.counts == {"planned": 29, "embedded": 28, "rejected": 1}
     assert embedded.detail["rejected_by_reason"] == {"not_found": 1}

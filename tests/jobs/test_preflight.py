@@ -35,7 +35,7 @@ from jobs.preflight import Options, Preflight
 from schemas import paths
 from schemas.config import PackJob, RayConfig, ReleaseJob
 from schemas.errors import ConfigError, InputNotFoundError, PreflightError
-from tests.conftest import make_job, write_survey
+from tests.conftest import AS_USERS_RUN, make_job, write_survey
 
 N, N_MISSING = 72, 9
 SABOTAGE = Path(__file__).parents[1] / "faults" / "sabotage"
@@ -102,7 +102,7 @@ def broken_survey(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_objects_bytes_and_rejects_are_those_of_the_run(
     broken_survey: Path, tiny_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job = make_job(broken_survey, tmp_path / "out", tiny_weights)
+    job = make_job(broken_survey, tmp_path / "out", tiny_weights, embed=AS_USERS_RUN)
     found = preflight(job, sample=N)
     monkeypatch.setattr(Store, "delete_folder", lambda store, path: None)  # Units stay, to be weighed.
     embeddings = release.run_embed(job)
@@ -178,7 +178,7 @@ def test_a_read_and_a_read_of_a_row_group_are_the_requests_that_are_reckoned_wit
 @pytest.fixture
 def encoded(survey: Path, tiny_weights: Path, tmp_path: Path) -> ReleaseJob:
     """A job whose output holds its plan and its encoder."""
-    return make_job(survey, tmp_path / "out", tiny_weights, cutouts={"max_seconds": 5.0})
+    return make_job(survey, tmp_path / "out", tiny_weights, cutouts={"max_seconds": 5.0}, embed=AS_USERS_RUN)
 
 
 def sabotage(monkeypatch: pytest.MonkeyPatch, **what: object) -> None:

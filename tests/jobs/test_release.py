@@ -27,7 +27,7 @@ from jobs import neighbours, release, verify
 from schemas import paths
 from schemas.config import NeighboursJob
 from schemas.errors import ConfigError, DataError, OutputError
-from tests.conftest import BUCKET, S3_SECRET, TINY_ARCHITECTURE, galaxy_pixels, make_job, write_survey
+from tests.conftest import AS_USERS_RUN, BUCKET, S3_SECRET, TINY_ARCHITECTURE, galaxy_pixels, make_job, write_survey
 from tests.searched import files_with
 
 pytestmark = pytest.mark.cluster
@@ -261,7 +261,7 @@ def test_images_in_a_column_give_the_vectors_of_the_same_files(
     packed = pa.table({"object_id": table["object_id"], "ra": table["ra_deg"], "dec": table["dec_deg"], "jpeg": images})
     pq.write_table(packed, tmp_path / "packed.parquet")
     columns = {"ra_column": "ra", "dec_column": "dec", "cutout_column": "jpeg"}
-    job = make_job(tmp_path / "packed.parquet", tmp_path / "out", tiny_weights, catalogue=columns)
+    job = make_job(tmp_path / "packed.parquet", tmp_path / "out", tiny_weights, catalogue=columns, embed=AS_USERS_RUN)
     release.run(job)
     assert_same_vectors(embeddings_by_id(tmp_path / "out"), embeddings_by_id(finished), 0.0)
 
