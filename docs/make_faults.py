@@ -104,7 +104,8 @@ def page() -> str:
         "What can go wrong, what the user then sees, and the tests that bring it about. After every fault of a run,",
         "planned = embedded + rejected, in numbers and by a digest of ids. Generated from the tests by `make docs`.",
         "",
-        "`make chaos` mixes many of them at random in one release, whose output has to equal that of a calm one.",
+        "`make chaos` mixes many of them at random in one release, whose output has to equal that of a calm one "
+        "([results](../tests/benchmarks/results/chaos.md)).",
         "",
         "| # | fault | the user sees | what brings it about: what is then proven |",
         "|---|---|---|---|",

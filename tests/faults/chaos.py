@@ -34,7 +34,7 @@ from engine.storage.store import Store
 from jobs import verify
 from schemas import paths
 from schemas.config import ReleaseJob
-from tests.benchmarks.table import Table
+from tests.benchmarks.table import Bar, Table, finish, machine
 from tests.conftest import TINY_ARCHITECTURE, make_job, write_survey
 from tests.faults.fault_proxy import FaultProxy, hang, reset_after, status
 
@@ -248,12 +248,13 @@ def write_job(path: Path, job: ReleaseJob) -> Path:
 
 
 def main() -> int:
-    """Run both releases, print what happened, return whether something was lost."""
+    """Run both releases, write what happened to results/chaos.md, return whether something was lost."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--seed", type=int, default=1)
     options.add_argument("--faults", type=int, default=12, help="how many; each costs some seconds")
     options.add_argument("--cutouts", type=int, default=300)
     given = options.parse_args()
+    started_on = machine()
     with store_server() as server, FaultProxy(server) as proxy, tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         catalogue, weights = write_inputs(folder, given.cutouts)
@@ -280,10 +281,13 @@ def main() -> int:
         lost = current_manifest(Store(outputs["chaos"]), "embeddings").detail["attempts_lost"]
         rows += [["attempts at units lost", str(lost)], ["seconds", f"{time.monotonic() - started:.0f}"]]
         apart = difference(vectors(outputs["chaos"]), vectors(outputs["calm"]))
-        Table(f"{given.cutouts} cutouts, seed {given.seed}", ("what happened", "times"), rows).show()
-        is_whole = verify.run(outputs["chaos"])
-        print(f"largest difference from the calm release: {apart:.1e}; verified: {is_whole}")
-        return 0 if is_whole and apart <= 1e-5 else 1
+        table = Table(f"{given.cutouts:,} cutouts, seed {given.seed}", ("what happened", "times"), rows)
+        bars = [
+            Bar("largest difference from the calm release", apart, "<=", 1e-5),
+            Bar("verified", float(verify.run(outputs["chaos"])), ">=", 1),
+        ]
+        command = f"make chaos CHAOS='--seed {given.seed} --faults {given.faults}'"
+        return finish("chaos", command, started_on, [table], bars)
 
 
 if __name__ == "__main__":
