@@ -143,7 +143,7 @@ class ServedCampaigns:
         if campaign.components not in self._spaces:
             space = campaigning.open_campaign_space(campaign, self._threads, lambda n_rows: None)
             self._spaces[campaign.components] = space
-            threading.Thread(target=self._rehearse, args=(space, campaign.config), daemon=True).start()
+            threading.Thread(target=self._rehearse, args=(space, campaign.config)).start()  # Waited for at the end.
         return self._spaces[campaign.components]
 
     def _rehearse(self, space: OpenSpace, config: CampaignConfig) -> None:
