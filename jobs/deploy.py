@@ -74,7 +74,8 @@ def _rank_options(job: RankJob) -> list[str]:
 def _set(job: Section, without: set[str]) -> list[str]:
     """Options that set every key that a job sets."""
     given = job.model_dump(mode="json", exclude_unset=True, exclude=without)
-    return [word for key, value in _flat(given) for word in ("--set", f"{key}={value}")]
+    told = ((key, "null" if value is None else value) for key, value in _flat(given))
+    return [word for key, value in told for word in ("--set", f"{key}={value}")]
 
 
 COMMANDS: dict[Stage, Command] = {

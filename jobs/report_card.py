@@ -243,14 +243,14 @@ def _named(against: str, store: Store, release: Release) -> tuple[Store, Release
 
 
 def _made_onto(store: Store, embeddings: Manifest) -> tuple[Store, Release] | None:
-    """Find the release that this one was made onto, here or where it was; None where it is gone, or there was none."""
+    """Find the release that this one was made onto, here or where it was; None where none is to be had."""
     if (onto := embeddings.detail.get("onto")) is None:
         return None
     with suppress(InputNotFoundError, StoreError):
         for place in (store, Store(onto["output"])):
             if place.exists(paths.release(onto["release"])):
                 return place, find_release(place, onto["release"])
-    note("report", f"release {onto['release']}, onto which this one was made, is gone: it is compared with none")
+    note("report", f"release {onto['release']}, onto which this one was made, is not to be had: compared with none")
     return None
 
 

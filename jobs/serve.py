@@ -124,7 +124,10 @@ def application(
         # What is there by now stays: to look through all of it again and again would hold up whoever asks meanwhile.
         gc.collect()
         gc.freeze()
-        yield create_app(searcher, campaigns, tokens, config, time.monotonic, jobs, release_map, registry, record)
+        try:
+            yield create_app(searcher, campaigns, tokens, config, time.monotonic, jobs, release_map, registry, record)
+        finally:
+            gc.unfreeze()
 
 
 def database_of(config: ServeConfig) -> str:

@@ -33,10 +33,11 @@ from engine.storage.store import Store
 from jobs.simulated_campaign import TRIALS, summarise
 from schemas.campaign import Campaign, CampaignConfig, RankingConfig, TrialRecord
 from schemas.simulation import SHARES
-from tests.benchmarks import train_real, train_simulated
 from tests.benchmarks.galaxies import DATA, missing
-from tests.benchmarks.process import CommandError, run
-from tests.benchmarks.table import Bar, Table, console, finish, machine
+from tests.benchmarks.process import CommandError
+from tests.benchmarks.table import Bar, Table, finish, machine
+from tests.benchmarks.train_real import REAL
+from tests.benchmarks.train_simulated import LITE0, as_yaml, options_of, pretrained, voorwerp
 
 ROOT = Path(__file__).parents[2]
 WORK = ROOT / "build" / "bench-rank"
@@ -215,9 +216,9 @@ def _simulated() -> tuple[list[Table], list[Bar]]:
     shares = {kind: round(share * rest, 6) for kind, share in common.items()} | dict.fromkeys(CLASSES[:3], RARE)
     listed = ", ".join(f"{kind}: {share}" for kind, share in shares.items())
     settings = {"shares": f"{{{listed}}}", "odd_share": RARE, "first_id": 5_000_000}
-    _voorwerp("simulate", survey, "-n", N_SURVEY, "--seed", SEED, "--tar", *_set(settings))
-    encoder = train_simulated.pretrained("all")
-    _voorwerp("release", "--catalogue", survey / "catalogue.parquet", "--weights", encoder, "-o", release)
+    voorwerp("simulate", survey, "-n", N_SURVEY, "--seed", SEED, "--tar", *options_of(settings))
+    encoder = pretrained("all")
+    voorwerp("release", "--catalogue", survey / "catalogue.parquet", "--weights", encoder, "-o", release)
     truth = pq.read_table(survey / "truth.parquet", columns=["object_id", "kind", "oddity"])
     tables, bars = [], []
     for number, name in enumerate(CLASSES):
@@ -236,9 +237,9 @@ def _real() -> tuple[list[Table], list[Bar]]:
     """Mergers in SDSS, with an encoder that never saw a galaxy."""
     release, path = WORK / "sdss", WORK / "sdss-ratings.parquet"
     preset = WORK / "real.yaml"
-    preset.write_text(train_simulated.as_yaml(train_real.REAL))
-    given = ["--architecture", train_simulated.LITE0, "--weights", "package:lite0", "--preset", preset]
-    _voorwerp("release", "--catalogue", DATA / "sdss_gz1" / "catalogue.csv", *given, "-o", release)
+    preset.write_text(as_yaml(REAL))
+    given = ["--architecture", LITE0, "--weights", "package:lite0", "--preset", preset]
+    voorwerp("release", "--catalogue", DATA / "sdss_gz1" / "catalogue.csv", *given, "-o", release)
     catalogue = pacsv.read_csv(DATA / "sdss_gz1" / "catalogue.csv")
     ratings = [SDSS_RATINGS.get(name, 0) for name in catalogue["gz1_class"].to_pylist()]
     pq.write_table(pa.table({"object_id": catalogue["object_id"], "rating": ratings}), path)
@@ -248,7 +249,7 @@ def _real() -> tuple[list[Table], list[Bar]]:
 
 def _campaigns(release: Path, truth: Path, name: str, *options: Any) -> list[TrialRecord]:
     output = WORK / name
-    _voorwerp("campaign", "simulate", release, truth, "-o", output, *options, "--repeats", REPEATS)
+    voorwerp("campaign", "simulate", release, truth, "-o", output, *options, "--repeats", REPEATS)
     for figure in ("accuracy", "found"):
         shutil.copy(output / f"{figure}.png", FIGURES / f"rank-{name}-{figure}.png")
     folder = Store(str(output)).below(TRIALS)
@@ -289,15 +290,6 @@ def _beats(name: str, records: Sequence[TrialRecord]) -> Bar:
     return Bar(
         f"{name}: average precision, (gp-believer - baseline) / standard error", float(difference / error), ">=", 3
     )
-
-
-def _set(settings: dict[str, Any]) -> list[str]:
-    return [part for key, value in settings.items() for part in ("-s", f"{key}={value}")]
-
-
-def _voorwerp(command: str, *arguments: Any) -> None:
-    console.print(f"voorwerp {command} {' '.join(map(str, arguments))[:110]}")
-    run([train_simulated.VOORWERP, command, *map(str, arguments)], timeout_s=2 * 3600)
 
 
 if __name__ == "__main__":

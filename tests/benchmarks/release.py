@@ -25,13 +25,13 @@ from engine.storage.parquet import as_matrix
 from engine.storage.store import Store
 from schemas import paths
 from schemas.manifest import Kind, Manifest
+from tests.benchmarks.commands import VOORWERP
 from tests.benchmarks.process import CommandError, Measured, run
 from tests.benchmarks.table import Bar, Table, console, finish, machine
 from tests.generated import positions
 
 ROOT = Path(__file__).parents[2]
 WORK = ROOT / "build" / "bench-release"
-VOORWERP = Path(sys.executable).parent / "voorwerp"
 FIGURE = ROOT / "docs" / "figures" / "map-simulated.jpg"
 N, SIDE = 50_000, 64
 ADDED, CHANGED, DROPPED = 1_000, 500, 250

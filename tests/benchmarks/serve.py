@@ -34,6 +34,7 @@ from jobs import plan
 from schemas.config import CatalogueConfig, PlanConfig
 from schemas.service import NeighboursQuestion
 from tests.benchmarks.big_release import generate
+from tests.benchmarks.commands import VOORWERP
 from tests.benchmarks.load import Load, closed_loop, open_loop
 from tests.benchmarks.table import Bar, Table, console, finish, machine
 from tests.conftest import galaxy_pixels
@@ -41,7 +42,6 @@ from tests.generated import clustered, positions, write_release
 
 ROOT = Path(__file__).parents[2]
 WORK = ROOT / "build" / "bench-serve"
-VOORWERP = Path(sys.executable).parent / "voorwerp"
 N, K, N_ASKED = 1_000_000, 50, 5_000
 STEADY_PER_S, STEADY_S = 50, 30
 OVERLOAD = 5

@@ -24,7 +24,13 @@ PARTS = {
 def main() -> int:
     """Run the parts that are named, or all; return the exit code."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("parts", nargs="*", choices=[*PARTS, []], help="each writes a file of results; all when none")
+    options.add_argument(
+        "parts",
+        nargs="*",
+        choices=[*PARTS, []],
+        metavar="PART",
+        help=f"{', '.join(PARTS)}: each writes a page of results; all when none",
+    )
     named = options.parse_args().parts or list(PARTS)
     if "real" in named and (complaint := missing(["sdss_gz1", "decals_rings"])):
         print(complaint)

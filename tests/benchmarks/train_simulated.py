@@ -1,7 +1,6 @@
 """Simulated galaxies: what pretraining on votes is worth, as in the paper. Part of `make bench-train`."""
 
 import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +10,13 @@ import yaml
 from jobs.experiment import summarise
 from schemas.experiment import Cell
 from schemas.model import MODEL, Model
+from tests.benchmarks.commands import VOORWERP
 from tests.benchmarks.process import run
 from tests.benchmarks.table import Bar, Table, console
 
 ROOT = Path(__file__).parents[2]
 WORK = ROOT / "build" / "bench-train"
 FIGURES = ROOT / "docs" / "figures"
-VOORWERP = Path(sys.executable).parent / "voorwerp"
 LITE0 = "efficientnet_lite0"
 
 SMALL = {"bands": "rgb", "resize": 64, "crop": 56, "mean": [0.5] * 3, "std": [0.5] * 3}

@@ -106,6 +106,11 @@ def test_every_key_of_a_map_that_is_set_is_told() -> None:
     assert entrypoint == "voorwerp map s3://survey/dr1/voorwerp --set sample=10000 --set figure.columns=60"
 
 
+def test_what_is_set_to_nothing_is_told_as_nothing() -> None:
+    (rayjob,) = (one for one in yaml.safe_load_all(render("rank", settings={"rater": None})) if one["kind"] == "RayJob")
+    assert rayjob["spec"]["entrypoint"].endswith("--set rater=null --set top=500")
+
+
 def test_a_schedule_holds_the_run_that_its_launcher_creates(tmp_path: Path) -> None:
     text = render("schedule", ("gpu-spot",), name="nightly", cron="30 2 * * 1")
     found = {(one["kind"], one["metadata"]["name"]): one for one in yaml.safe_load_all(text)}
