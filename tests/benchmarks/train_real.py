@@ -23,6 +23,13 @@ from tests.benchmarks.table import Bar, Table
 from tests.benchmarks.train_simulated import DEPTH, FINETUNING, LITE0, WORK, cells_of, config_file, options_of, voorwerp
 
 REAL = {"bands": "rgb", "field": 0.6, "resize": 144, "crop": 128, "mean": [0.5] * 3, "std": [0.5] * 3}
+WHOLE = {"bands": "rgb", "field": 0.7, "resize": 224, "crop": 192, "mean": [0.5] * 3, "std": [0.5] * 3}
+"""Of SDSS cutouts, whose pixels stay as they are."""
+TRIED: tuple[dict[str, Any], ...] = (
+    {"depth": "5", "deep_learning_rate": 1e-4},
+    {"depth": "3", "deep_learning_rate": 3e-4, "layer_decay": 0.7},
+)
+"""Of fine-tunings on SDSS; the one of the least validation loss counts."""
 GAIN, TIMES_MERGERS = 0.05, 2.0
 
 
@@ -93,25 +100,15 @@ def _probed(features: np.ndarray, truth: np.ndarray) -> tuple[list[float], list[
 
 def _classes() -> tuple[list[Table], list[Bar]]:
     """Five classes of SDSS galaxies: fine-tuned against a logistic probe on the frozen embeddings, one split."""
-    folder, preset = DATA / "sdss_gz1", config_file("real", REAL)
+    folder, preset = DATA / "sdss_gz1", config_file("whole", WHOLE)
     catalogue = pacsv.read_csv(folder / "catalogue.csv")
     merged = pc.replace_substring_regex(catalogue["gz1_class"], "^spiral_(anti)?clockwise$", "spiral")
     pq.write_table(pa.table({"object_id": catalogue["object_id"], "gz1_class": merged}), WORK / "sdss-labels.parquet")
-    release, output = WORK / "sdss-release", WORK / "sdss"
+    release = WORK / "sdss-release"
     _release(folder / "catalogue.csv", release, preset)
-    settings = {
-        "split.test": 0.3,
-        "split.same_arcsec": 1.0,
-        "head": "linear",
-        "depth": DEPTH,
-        "deep_learning_rate": 1e-4,
-        "most_epochs": 15,
-        "batch": 64,
-        "balance": "false",
-    }
-    voorwerp("finetune", release, WORK / "sdss-labels.parquet", *options_of(settings), "-o", output)
-    model = Model.model_validate_json((output / MODEL).read_bytes())
-    splits = pq.read_table(output / "splits.parquet")
+    models = [_finetuned(release, WORK / f"sdss-{number}", settings) for number, settings in enumerate(TRIED)]
+    chosen = min(models, key=lambda model: min(model.validation_losses))
+    splits = pq.read_table(WORK / "sdss-0" / "splits.parquet")
     ids, features = _embeddings(release)
     place = {object_id: row for row, object_id in enumerate(ids)}
     rows = np.array([place[object_id] for object_id in splits["object_id"].to_pylist()])
@@ -122,28 +119,46 @@ def _classes() -> tuple[list[Table], list[Bar]]:
     accuracy = float((found.argmax(axis=1) == truth[test]).mean())
     precision = {
         name: float(average_precision_score(truth[test] == number, found[:, number]))
-        for number, name in enumerate(model.names)
+        for number, name in enumerate(chosen.names)
     }
-    counts = {name: int((truth[test] == number).sum()) for number, name in enumerate(model.names)}
+    counts = {name: int((truth[test] == number).sum()) for number, name in enumerate(chosen.names)}
     table = Table(
         f"Five classes in SDSS, {int((~test).sum()):,} labels to train and validate, {int(test.sum()):,} to test",
-        ("method", "accuracy", *(f"AP {name} ({counts[name]})" for name in model.names)),
+        ("method", "validation loss", "accuracy", *(f"AP {name} ({counts[name]})" for name in chosen.names)),
         [
-            ["logistic probe", f"{accuracy:.3f}", *(f"{precision[name]:.3f}" for name in model.names)],
-            [
-                f"fine-tuned from block {DEPTH}",
-                f"{model.metrics['accuracy']:.3f}",
-                *(f"{model.metrics[f'average_precision {name}']:.3f}" for name in model.names),
-            ],
+            ["logistic probe", "-", f"{accuracy:.3f}", *(f"{precision[name]:.3f}" for name in chosen.names)],
+            *(_line(settings, model) for settings, model in zip(TRIED, models, strict=True)),
         ],
-        f"{LITE0} with ImageNet weights, central 60 % at {REAL['crop']} px. The probe trains on validation too.",
+        f"{LITE0} with ImageNet weights, central 60 % at {WHOLE['crop']} px. The probe trains on validation too. "
+        "Of the fine-tunings that of the least validation loss counts for the bars.",
     )
-    gain = model.metrics["accuracy"] - accuracy
-    mergers = model.metrics["average_precision merger"] / precision["merger"]
+    gain = chosen.metrics["accuracy"] - accuracy
+    mergers = chosen.metrics["average_precision merger"] / precision["merger"]
     return [table], [
         Bar("SDSS: accuracy, fine-tuned - probe", gain, ">=", GAIN),
         Bar("SDSS: average precision of mergers, fine-tuned / probe", mergers, ">=", TIMES_MERGERS),
     ]
+
+
+def _finetuned(release: Path, output: Path, settings: dict[str, Any]) -> Model:
+    """Fine-tune on the labels of SDSS galaxies, all with the same split."""
+    given = {
+        "split.test": 0.3,
+        "split.same_arcsec": 1.0,
+        "head": "linear",
+        "most_epochs": 15,
+        "batch": 64,
+        "balance": "false",
+        **settings,
+    }
+    voorwerp("finetune", release, WORK / "sdss-labels.parquet", *options_of(given), "-o", output)
+    return Model.model_validate_json((output / MODEL).read_bytes())
+
+
+def _line(settings: dict[str, Any], model: Model) -> list[str]:
+    shown = f"fine-tuned from block {settings['depth']}, rate {settings['deep_learning_rate']:g}"
+    scores = [model.metrics["accuracy"], *(model.metrics[f"average_precision {name}"] for name in model.names)]
+    return [shown, f"{min(model.validation_losses):.3f}", *(f"{score:.3f}" for score in scores)]
 
 
 def _release(catalogue: Path, output: Path, preset: Path) -> None:

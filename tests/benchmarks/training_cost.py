@@ -27,6 +27,7 @@ from schemas.preset import Preset
 from tests.benchmarks.embed import ZOOBOT, ZOOBOT_VERSION, install_zoobot
 from tests.benchmarks.process import CommandError
 from tests.benchmarks.table import Bar, Table, console
+from tests.benchmarks.train_simulated import simulated_rings
 
 ARCHITECTURE, THREADS = "efficientnet_lite0", 2
 PRESET = Preset(bands="rgb", resize=64, crop=56, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
@@ -38,25 +39,24 @@ SHARE_OF_BARE, TIMES_ZOOBOT = 0.9, 1.0
 
 
 def measure(work: Path) -> tuple[list[Table], list[Bar]]:
-    """Measure on the simulated rings in `work`; some minutes."""
+    """Measure on simulated rings, which are kept in `work` as single files; some minutes."""
     torch.set_num_threads(THREADS)
     install_zoobot()
-    objects, truth = _rings(work)
+    objects, truth = _rings(simulated_rings(), work / "ring-files")
     pipeline = _pipeline(objects, truth)
     zoobot = _zoobot(work, objects, truth)
     tables = [pipeline[0], zoobot[0]]
     return tables, [*pipeline[1], *zoobot[1]]
 
 
-def _rings(work: Path) -> tuple[pa.Table, np.ndarray]:
+def _rings(survey: Path, folder: Path) -> tuple[pa.Table, np.ndarray]:
     """Cutouts as single files, as zoobot wants them, and whether each is a ring."""
-    folder = work / "ring-files"
     if not folder.exists():
         folder.mkdir()
-        for path in sorted((work / "rings" / "cutouts").glob("*.tar")):
+        for path in sorted((survey / "cutouts").glob("*.tar")):
             with tarfile.open(path) as tar:
                 tar.extractall(folder, filter="data")
-    truth = pq.read_table(work / "rings" / "truth.parquet", columns=["object_id", "kind"]).to_pandas()
+    truth = pq.read_table(survey / "truth.parquet", columns=["object_id", "kind"]).to_pandas()
     files = {int(path.stem): path for path in folder.rglob("*.jpg")}
     truth = truth[: N_TRAINING + N_VALIDATION]
     objects = pa.table(
