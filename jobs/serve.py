@@ -8,10 +8,12 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from functools import partial
 
 import uvicorn
 from fastapi import FastAPI
 
+from engine.cluster.campaign import open_campaign_space
 from engine.cluster.machine import cpus_of_machine
 from engine.cluster.metrics import collecting, record_store_requests
 from engine.cluster.opened import OpenRelease, open_release
@@ -89,7 +91,9 @@ def serving(config: ServeConfig) -> Iterator[FastAPI]:
     with closing(open_campaigns(database_of(config))) as store:
         with progress("release", release.n_objects, "objects") as advance:
             searcher.open(advance)
-        campaigns = ServedCampaigns(store, place_of(config.release), threads, release)
+        campaigns = ServedCampaigns(
+            store, place_of(config.release), release, partial(open_campaign_space, threads=threads)
+        )
         with application(config, release, searcher, campaigns) as app:
             yield app
 

@@ -2,6 +2,7 @@
 
 import signal
 import threading
+from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
 from typing import Any
@@ -9,18 +10,22 @@ from typing import Any
 from fastapi import FastAPI
 
 from engine.cluster import deployment
+from engine.cluster.campaign import open_campaign_space
 from engine.cluster.groups import Groups
 from engine.cluster.machine import cpus_of_machine
 from engine.cluster.opened import OpenRelease, open_release
+from engine.cluster.ranking import share_campaign_space
 from engine.cluster.ray_metrics import to_ray
 from engine.cluster.serving import GroupedSearcher
 from engine.cluster.serving_campaigns import ServedCampaigns
+from engine.cluster.space import Space
 from engine.service.protocols import Campaigns
 from engine.storage.campaigns import open_campaigns
 from engine.storage.store import Store
 from jobs.campaign import place_of
 from jobs.report import note
 from jobs.serve import application, database_of, listening, log_to_the_terminal
+from schemas.campaign import Campaign
 from schemas.service import ServeConfig
 
 NAME = "voorwerp"
@@ -73,4 +78,7 @@ def _make_app(config: ServeConfig, release: OpenRelease, groups: Groups, campaig
 
 def _make_campaigns(config: ServeConfig, release_id: str, threads: int) -> ServedCampaigns:
     release = open_release(Store(config.release), release_id)
-    return ServedCampaigns(open_campaigns(database_of(config)), place_of(config.release), threads, release)
+    open_space: Callable[[Campaign], Space] = partial(open_campaign_space, threads=threads)
+    if config.rankers > 1:
+        open_space = partial(share_campaign_space, workers=config.rankers, threads=threads)
+    return ServedCampaigns(open_campaigns(database_of(config)), place_of(config.release), release, open_space)

@@ -82,6 +82,13 @@ class ServeConfig(Section):
     replicas: int = Field(
         1, ge=1, le=100, description="processes of each group, and of those that answer HTTP, when over Ray"
     )
+    rankers: int = Field(
+        1,
+        ge=1,
+        le=1_000,
+        description="processes that share the space of a campaign in their memory, when over Ray; that of campaigns "
+        "itself when 1",
+    )
     ray: RayConfig = RayConfig()
     cors_origins: tuple[str, ...] = Field((), description="sites whose pages may ask, such as https://example.org")
 

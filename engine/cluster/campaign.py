@@ -34,6 +34,7 @@ from schemas.campaign import (
 )
 from schemas.errors import BusyError, DataError
 from schemas.manifest import content_id
+from schemas.partition import PartitionFile
 from schemas.rating_events import held, of_others, of_rater, raters_of
 from schemas.tables import MEAN, OBJECT_ID, RATER, RATING, SD
 
@@ -49,21 +50,32 @@ class Batch(NamedTuple):
     asked: tuple[Asked, ...]
 
 
-def open_campaign_space(campaign: Campaign, threads: int, advance: Callable[[int], None]) -> OpenSpace:
-    """Read the components of a campaign into memory.
+def components_of_campaign(campaign: Campaign) -> tuple[Store, list[PartitionFile]]:
+    """Find the components of a campaign: their folder, and what it holds.
 
     Raises
     ------
     InputNotFoundError
         The components that the campaign was created with are not there any more.
-    IntegrityError
-        They were changed.
     """
     store = Store(campaign.release)
     components = read_manifest(store, "components", campaign.components)
-    partitions = partitions_of(components)
-    folder = store.below(paths.artefact("components", components.id))
-    return open_space(folder, partitions, threads, advance=advance)
+    return store.below(paths.artefact("components", components.id)), partitions_of(components)
+
+
+def open_campaign_space(
+    campaign: Campaign, threads: int = 1, advance: Callable[[int], None] | None = None
+) -> OpenSpace:
+    """Read the components of a campaign into memory.
+
+    Raises
+    ------
+    InputNotFoundError
+        As of `components_of_campaign`.
+    IntegrityError
+        They were changed.
+    """
+    return open_space(*components_of_campaign(campaign), threads, advance=advance)
 
 
 def next_batch(store: CampaignStore, campaign: Campaign, rater: str, space: Space, n: int | None = None) -> Batch:

@@ -1,7 +1,7 @@
 """The service over a Ray cluster: Ray Serve's wiring, and nothing else.
 
     HTTP ---> Ingress ---> Shards-0, Shards-1 ...    find and search; each group in as many replicas as there are
-                      ---> Campaigns                 one, because it holds a space in memory
+                      ---> Campaigns                 one, which holds spaces in memory, or in that of actors of its own
 
 Every process opens the release by its id, so that none answers from another one. A group that is not there makes
 answers that need it fail, and never shorter.

@@ -1,6 +1,7 @@
 """A space spread over a cluster: actors hold its partitions in memory, get a small posterior, return their best."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import count
 from typing import Any, NamedTuple
 
@@ -9,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import ray
 
+from engine.cluster.campaign import components_of_campaign
 from engine.cluster.session import causes
 from engine.cluster.space import OpenSpace, open_space, read_part
 from engine.cluster.stream import stream
@@ -18,6 +20,8 @@ from engine.compute.ranking import Best, Candidates, merge, score_all
 from engine.storage.artefacts import decode, encode
 from engine.storage.parquet import as_matrix, write_table
 from engine.storage.store import Store
+from schemas.campaign import Campaign
+from schemas.errors import WorkersLostError
 from schemas.partition import PartitionFile
 from schemas.tables import (
     ACQUISITION,
@@ -34,6 +38,8 @@ from schemas.tables import (
 
 _SEARCHES_KEPT = 8
 """Of each actor: several people may ask at once."""
+_CPUS = 0.1
+"""As Ray counts: an actor works only while somebody asks."""
 
 
 class SharedSpace:
@@ -55,6 +61,8 @@ class SharedSpace:
     ------
     IntegrityError
         A file is missing, or not the one that its record names.
+    WorkersLostError
+        Of every method as well: an actor is lost, and the space with it.
     """
 
     def __init__(
@@ -70,12 +78,12 @@ class SharedSpace:
         sizes = [sum(part.n_rows for part in share) for share in shares]
         self.n = sum(sizes)
         self._starts = np.cumsum([0, *sizes])
-        holder = ray.remote(num_cpus=threads if device == "cpu" else 0.5, num_gpus=int(device == "cuda"))(_Holder)
+        holder = ray.remote(num_cpus=_CPUS, num_gpus=int(device == "cuda"), scheduling_strategy="SPREAD")(_Holder)
         self._holders: list[Any] = [
             holder.remote(folder, share, threads, device, int(start))
             for share, start in zip(shares, self._starts[:-1], strict=True)
         ]
-        with causes():
+        with _all_there():
             for size in ray.get([one.n.remote() for one in self._holders]):
                 if advance:
                     advance(size)
@@ -91,7 +99,8 @@ class SharedSpace:
 
     def vectors(self, rows: np.ndarray) -> np.ndarray:
         """Vectors of rows, (m, d) float64."""
-        dimension = ray.get(self._holders[0].dimension.remote())
+        with _all_there():
+            dimension = ray.get(self._holders[0].dimension.remote())
         return self._taken("vectors", rows, np.empty((len(rows), dimension)))
 
     def candidates(
@@ -104,7 +113,7 @@ class SharedSpace:
         begun = [
             one.begin.remote(search, given, excluded[owners == number]) for number, one in enumerate(self._holders)
         ]
-        with causes():
+        with _all_there():
             ray.get(begun)
         return SharedCandidates(self._holders, search)
 
@@ -114,7 +123,7 @@ class SharedSpace:
             ray.kill(one)
 
     def _every(self, method: str, *arguments: Any) -> list[Any]:
-        with causes():
+        with _all_there():
             return list(ray.get([getattr(one, method).remote(*arguments) for one in self._holders]))
 
     def _taken(self, method: str, rows: np.ndarray, out: np.ndarray) -> np.ndarray:
@@ -122,7 +131,7 @@ class SharedSpace:
         asked = {
             number: getattr(self._holders[number], method).remote(rows[owners == number]) for number in set(owners)
         }
-        with causes():
+        with _all_there():
             for number, values in asked.items():
                 out[owners == number] = ray.get(values)
         return out
@@ -137,14 +146,29 @@ class SharedCandidates:
     @property
     def least_alike(self) -> float:
         """As of `engine.compute.ranking.Candidates.least_alike`."""
-        with causes():
+        with _all_there():
             return min(ray.get([one.least_alike.remote(self._search) for one in self._holders]))
 
     def best(self, posterior: Posterior, acquisition: Acquisition, best_rating: float, k: int) -> Best:
         """Merge the best of every actor; as of `engine.compute.ranking.Candidates.best`."""
         given = ray.put((posterior, acquisition, best_rating))
-        with causes():
+        with _all_there():
             return merge(ray.get([one.best.remote(self._search, given, k) for one in self._holders]), k)
+
+
+def share_campaign_space(campaign: Campaign, workers: int, threads: int) -> SharedSpace:
+    """Spread the components of a campaign over actors; errors as of `components_of_campaign` and `SharedSpace`."""
+    return SharedSpace(*components_of_campaign(campaign), workers, threads)
+
+
+@contextmanager
+def _all_there() -> Iterator[None]:
+    """Raise WorkersLostError where an actor is lost, and else what it raised."""
+    try:
+        with causes():
+            yield
+    except (ray.exceptions.RayActorError, ray.exceptions.ObjectLostError) as error:
+        raise WorkersLostError("a process that holds a part of the space was lost") from error
 
 
 def share(partitions: Sequence[PartitionFile], workers: int) -> list[list[PartitionFile]]:

@@ -1,7 +1,7 @@
-"""Campaigns as the service asks them, in this process, from several threads at once. Starts no cluster."""
+"""Campaigns as the service asks them, from several threads. Starts no cluster; a space may be spread over one."""
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 import pyarrow as pa
@@ -10,14 +10,14 @@ from engine.cluster import campaign as campaigning
 from engine.cluster.asking import rehearse
 from engine.cluster.metrics import record
 from engine.cluster.opened import OpenRelease, open_release
-from engine.cluster.space import OpenSpace
+from engine.cluster.space import Space
 from engine.cluster.standings import Standings, stand
 from engine.cluster.turns import Turns
 from engine.storage.artefacts import components_in, utc_now
 from engine.storage.campaigns import CampaignStore
 from engine.storage.store import Store
 from schemas.campaign import Campaign, CampaignConfig, Recorded
-from schemas.errors import BusyError, DataError, InputNotFoundError
+from schemas.errors import BusyError, DataError, InputNotFoundError, WorkersLostError
 from schemas.metrics import RATINGS
 from schemas.service import AskedObject, NextAnswer
 from schemas.service_campaigns import RankedObject, RankingAnswer
@@ -39,17 +39,23 @@ class ServedCampaigns:
     store : CampaignStore
     release : str
         Output of the release, as campaigns name it.
-    threads : int
-        Where objects are scored.
     opened : OpenRelease or None
         The release that is served: campaigns are made on it, and ids of those on it are looked for there. The current
         one of the output when None, opened whenever it is needed.
+    open_space : callable
+        Of a campaign, its space, in this process or spread over others. One of which a part is lost is opened anew.
     """
 
-    def __init__(self, store: CampaignStore, release: str, threads: int = 1, opened: OpenRelease | None = None) -> None:
-        self._store, self._release, self._threads, self._opened = store, release, threads, opened
+    def __init__(
+        self,
+        store: CampaignStore,
+        release: str,
+        opened: OpenRelease | None = None,
+        open_space: Callable[[Campaign], Space] = campaigning.open_campaign_space,
+    ) -> None:
+        self._store, self._release, self._opened, self._open_space = store, release, opened, open_space
         self._asking = Turns("questions", QUESTIONS_AT_ONCE, QUESTIONS_WAITING, "campaigns")
-        self._spaces: dict[str, OpenSpace] = {}
+        self._spaces: dict[str, Space] = {}
         self._standings: dict[str, Standings] = {}
 
     def all(self) -> list[Campaign]:
@@ -92,13 +98,9 @@ class ServedCampaigns:
         campaign = self.campaign(name)
         found = self._known(name, n)
         if found is None:
-            with self._asking.one():
+            with self._asking.one(), self._space(campaign) as space:
                 found = self._known(name, n) or stand(
-                    campaign,
-                    self._store.events(name),
-                    self._space(campaign),
-                    max(n, _LEAST_RANKED),
-                    self._standings.get(name),
+                    campaign, self._store.events(name), space, max(n, _LEAST_RANKED), self._standings.get(name)
                 )
                 self._standings[name] = found
         ranked = tuple(
@@ -114,8 +116,8 @@ class ServedCampaigns:
     def next(self, name: str, rater: str, n: int | None) -> NextAnswer:
         """Ask a rater, as `engine.cluster.campaign.next_batch`; BusyError also where others are asked for long."""
         campaign = self.campaign(name)
-        with self._asking.one():
-            batch = campaigning.next_batch(self._store, campaign, rater, self._space(campaign), n)
+        with self._asking.one(), self._space(campaign) as space:
+            batch = campaigning.next_batch(self._store, campaign, rater, space, n)
         asked = tuple(AskedObject(**one.model_dump()) for one in batch.asked)
         return NextAnswer(campaign=name, rater=rater, ranking=batch.ranking, asked=asked)
 
@@ -138,18 +140,24 @@ class ServedCampaigns:
         """Read the ratings that hold, as `engine.cluster.campaign.ratings_table`."""
         return campaigning.ratings_table(self._store, self.campaign(name), rater)
 
-    def _space(self, campaign: Campaign) -> OpenSpace:
-        """Components of a campaign in memory; for whoever has the turn."""
-        if campaign.components not in self._spaces:
-            space = campaigning.open_campaign_space(campaign, self._threads, lambda n_rows: None)
-            self._spaces[campaign.components] = space
-            threading.Thread(target=self._rehearse, args=(space, campaign.config)).start()  # Waited for at the end.
-        return self._spaces[campaign.components]
+    @contextmanager
+    def _space(self, campaign: Campaign) -> Iterator[Space]:
+        """Open the components of a campaign, once, for whoever has the turn; BusyError where a part of them is lost."""
+        try:
+            if campaign.components not in self._spaces:
+                self._spaces[campaign.components] = self._open_space(campaign)
+                threading.Thread(target=self._rehearse, args=(campaign,)).start()  # Waited for at the end.
+            yield self._spaces[campaign.components]
+        except WorkersLostError as error:
+            self._spaces.pop(campaign.components, None)
+            raise BusyError(
+                f"{campaign.name}: a part of its space is lost, and will be read anew; try again"
+            ) from error
 
-    def _rehearse(self, space: OpenSpace, config: CampaignConfig) -> None:
+    def _rehearse(self, campaign: Campaign) -> None:
         """Rehearse a question once it is nobody's turn; not where many wait."""
-        with suppress(BusyError), self._asking.one():
-            rehearse(space, config)
+        with suppress(BusyError), self._asking.one(), self._space(campaign) as space:
+            rehearse(space, campaign.config)
 
     def _known(self, name: str, n: int) -> Standings | None:
         """Standings of n objects that have seen every event; None where there are none."""

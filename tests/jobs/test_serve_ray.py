@@ -73,7 +73,7 @@ def test_a_service_over_ray_answers_as_one_process_does_and_survives_its_process
     scopes = [part for scope in ("read", "rate", "admin") for part in ("--scope", scope)]
     token = command("token", "create", "ann", *scopes).strip()
     with (
-        serving(generated.output, "--groups", "2", "-s", "rate_per_minute=1000000") as service,
+        serving(generated.output, "--groups", "2", "-s", "rate_per_minute=1000000", "-s", "rankers=2") as service,
         httpx.Client(base_url=service.address, headers={"Authorization": f"Bearer {token}"}, timeout=60) as client,
     ):
 
@@ -112,6 +112,15 @@ def test_a_service_over_ray_answers_as_one_process_does_and_survives_its_process
             "/v1/campaigns/odd/rate", json={"ratings": ratings}, headers={"Idempotency-Key": "first"}
         ).json()["recorded"]
         assert [one["rating"] for one in rated] == [0, 1, 2, 3]
+
+        # The space of a campaign lies in two actors: nothing is ranked without one of them, and it comes back.
+        best = client.get("/v1/campaigns/odd/ranking", params={"n": 600}).json()["ranked"]
+        assert len({one["object_id"] for one in best}) == 600
+        assert service.kill("ray::_Holder") == 2
+        lost = client.post("/v1/campaigns/odd/next")
+        assert (lost.status_code, "Retry-After" in lost.headers) == (503, True), lost.text
+        again = client.post("/v1/campaigns/odd/next")
+        assert (again.status_code, len(again.json()["asked"])) == (200, 4)
 
         statuses: Counter[int] = Counter()
         stop = threading.Event()

@@ -8,9 +8,11 @@ from fastapi import FastAPI
 from starlette.testclient import TestClient
 
 from engine.cluster import campaign as campaigning
-from engine.cluster import serving_campaigns, turns
+from engine.cluster import turns
 from engine.cluster.serving_campaigns import ServedCampaigns
+from engine.cluster.space import OpenSpace
 from engine.storage.campaigns import CampaignStore
+from schemas.campaign import Campaign
 from schemas.errors import BusyError
 from tests.service.conftest import N, Served, bearer
 
@@ -175,14 +177,17 @@ def test_raters_who_ask_at_once_are_never_asked_about_the_same_object(
 
 
 def test_a_space_is_read_once_and_who_waits_too_long_for_it_is_told_to_try_again(
-    store: CampaignStore, served: Served, monkeypatch: pytest.MonkeyPatch, client: TestClient
+    store: CampaignStore, served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read, opened = campaigning.open_campaign_space, []
-    monkeypatch.setattr(
-        serving_campaigns.campaigning, "open_campaign_space", lambda *arguments: opened.append(1) or read(*arguments)
-    )
-    client.post(f"{ODD}/next")
-    client.post(f"{ODD}/next")
+    opened: list[Campaign] = []
+
+    def open_space(campaign: Campaign) -> OpenSpace:
+        opened.append(campaign)
+        return campaigning.open_campaign_space(campaign)
+
+    campaigns = ServedCampaigns(store, str(served.output.resolve()), open_space=open_space)
+    campaigns.next("odd", "ann", None)
+    campaigns.next("odd", "bob", None)
     assert len(opened) == 1
     monkeypatch.setattr(turns, "PATIENCE_S", 0.05)
     busy = ServedCampaigns(store, str(served.output.resolve()))
