@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
 from tempfile import mkdtemp
 from typing import NamedTuple
 
@@ -29,6 +29,7 @@ from tests.benchmarks.bare import PRESET
 from tests.benchmarks.commands import VOORWERP
 from tests.benchmarks.galaxies import Galaxies, missing, read_galaxies
 from tests.benchmarks.process import CommandError, run
+from tests.benchmarks.shares import shares
 from tests.benchmarks.table import Bar, Table, console, finish, machine
 
 ROOT = Path(__file__).parents[2]
@@ -59,6 +60,8 @@ class Embedded(NamedTuple):
     """Of the whole command: start of Python and Ray, planning, encoder, assembling."""
     vectors: np.ndarray
     """Of the first copy, in the order of the set."""
+    share: float
+    """Of the cores, that the workers got: the rest went to Ray's processes and the system's."""
 
 
 class _Pair(NamedTuple):
@@ -105,6 +108,7 @@ def _measure(galaxies: Galaxies, work: Path, started_on: list[str]) -> int:
     theirs = np.load(work / "zoobot.npy")
     decoding, zoobot_per_s = median(decode), median(slow["zoobot"])
     encoding = median(pair.bare_per_s for pair in pairs["float32"])
+    share = median(pair.embedded.share for pair in pairs["float32"])
     rows, bars = [], []
 
     def row(name: str, per_s: float, of_limit: str = "") -> None:
@@ -137,7 +141,9 @@ def _measure(galaxies: Galaxies, work: Path, started_on: list[str]) -> int:
         f"Medians of {ROUNDS} rounds; of zoobot and torch {SLOW_ROUNDS}. The limit of a round is the bare encoder of "
         "that precision on two processes of one thread, the mean of right before and right after embedding, or bare "
         "decoding where that is slower. Decoding and encoding share the cores here: what they would reach without any "
-        f"engine around is {decoding / (decoding + encoding):.2f} of the float32 limit.",
+        f"engine around is {decoding / (decoding + encoding):.2f} of the float32 limit. The workers got "
+        f"{share:.3f} of the cores, Ray's processes and the system the rest: no engine on Ray can pass "
+        f"{share * decoding / (decoding + encoding):.2f} here.",
     )
     grown, scale_bars = scale.measure(work, _tiny_weights(work))
     return finish("embed", "make bench-embed", started_on, [table, grown], [*bars, *scale_bars])
@@ -225,7 +231,8 @@ def _embed(galaxies: Galaxies, output: Path, precision: str, weights: Path, work
     options = ["--catalogue", work / "catalogue.parquet", "--output", output, "--preset", work / "preset.yaml"]
     options += ["--architecture", "efficientnet_b0", "--weights", weights, "-s", f"embed.precision={precision}"]
     options += ["-s", "embed.device=cpu", "-s", f"embed.workers={CORES}"]
-    whole_s = sum(run([VOORWERP, stage, *options], memory=False).wall_s for stage in ("plan", "embed"))
+    with shares("EmbedUnit", CORES) as found:
+        whole_s = sum(run([VOORWERP, stage, *options], memory=False).wall_s for stage in ("plan", "embed"))
     store = Store(str(output))
     manifest = read_manifest(store, "embeddings", claimed(store, "embeddings"))
     table = read_columns(store.below(paths.artefact("embeddings", manifest.id)), ["object_id", "embedding"])
@@ -233,7 +240,7 @@ def _embed(galaxies: Galaxies, output: Path, precision: str, weights: Path, work
     vectors = np.full((len(galaxies.ids), manifest.detail["dimension"]), np.nan, np.float32)
     vectors[table["object_id"].to_numpy()] = as_matrix(table["embedding"])
     n = manifest.counts["embedded"]
-    return Embedded(n / manifest.durations_s["at_work"], n / whole_s, vectors)
+    return Embedded(n / manifest.durations_s["at_work"], n / whole_s, vectors, mean(found))
 
 
 if __name__ == "__main__":
