@@ -1,5 +1,6 @@
 """Disks of any size, for tests of what happens when one is full."""
 
+import gc
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,4 +20,5 @@ def disk(folder: Path, size_bytes: int) -> Iterator[Path]:
     try:
         yield folder
     finally:
+        gc.collect()  # With Python 3.12 the exception of a failed write may hold its frames, and so open files, till then.
         subprocess.run(["umount", folder], check=True)
