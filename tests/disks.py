@@ -20,5 +20,5 @@ def disk(folder: Path, size_bytes: int) -> Iterator[Path]:
     try:
         yield folder
     finally:
-        gc.collect()  # With Python 3.12 the exception of a failed write may hold its frames, and so open files, till then.
+        gc.collect()  # Under Python 3.12 the exception of a failed write may hold open files till then.
         subprocess.run(["umount", folder], check=True)
