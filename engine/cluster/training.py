@@ -9,6 +9,7 @@ import os
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import pairwise
 from time import perf_counter
 from typing import Any, NamedTuple
@@ -33,11 +34,12 @@ from engine.compute.vote_loss import concentrations, vote_loss
 from engine.storage.store import Store
 from engine.storage.weights import read_tensors, write_tensors
 from schemas import paths
-from schemas.errors import VoorwerpError
+from schemas.errors import VoorwerpError, WorkersLostError
 
 INITIAL, BEST, LOSSES = "initial.safetensors", "best.safetensors", "losses.json"
 MOST_FAILURES = 8
 """Workers that may die before a training gives up."""
+_LOST = (ray.exceptions.RayActorError, ray.exceptions.OutOfMemoryError)
 LOOK_EVERY_S = 0.5
 """Ray Train looks that often for checkpoints and for dead workers; a checkpoint waits for the next look."""
 KEPT_VIEWS = 8
@@ -147,6 +149,8 @@ def train(
 
     Raises
     ------
+    WorkersLostError
+        Worker after worker was lost, or what watches them.
     VoorwerpError
         What a worker raised.
     """
@@ -178,7 +182,8 @@ def train(
                 checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
             ),
         )
-        _run(trainer, board, advance)
+        with _lost_workers():
+            _run(trainer, board, advance)
     losses = json.loads(folder.read(LOSSES))
     return Trained(read_tensors(folder, BEST), losses["training"], losses["validation"])
 
@@ -337,6 +342,21 @@ class _Board:
     def look(self) -> list[tuple[int, float, float]]:
         posted, self._posted = self._posted, []
         return posted
+
+
+@contextmanager
+def _lost_workers() -> Iterator[None]:
+    """Raise WorkersLostError where Ray lost processes; what a process raised stays what it is."""
+    try:
+        yield
+    except (*_LOST, ray.train.TrainingFailedError) as error:
+        failed = error.worker_failures.values() if isinstance(error, ray.train.WorkerGroupError) else [error]
+        if not all(isinstance(one, _LOST) for one in failed):
+            raise
+        raise WorkersLostError(
+            "processes of the training were lost; is there enough memory? The same command goes on from the last "
+            f"checkpoint. {str(error).strip().splitlines()[0]}"
+        ) from error
 
 
 def _run(trainer: TorchTrainer, board: Any, advance: Callable[[int, float, float], None]) -> None:

@@ -11,15 +11,18 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import ray
+import ray.train
 import yaml
 from safetensors.numpy import load_file
 
+from engine.cluster import training
 from engine.storage.artefacts import current_release
 from engine.storage.hats_catalogue import read_columns
 from engine.storage.models import read_model
 from engine.storage.store import Store
 from jobs import predict, pretrain, release, verify
-from schemas.errors import ConfigError, DataError, InputNotFoundError, OutputError
+from schemas.errors import ConfigError, DataError, InputNotFoundError, OutputError, WorkersLostError
 from schemas.model import Model, PredictJob, PretrainJob
 from tests.conftest import TINY_ARCHITECTURE, make_job, write_survey
 
@@ -219,6 +222,39 @@ def test_killed_workers_and_drivers_change_nothing(voted: Path, tmp_path: Path, 
     clean, killed = tensors_of(tmp_path / "clean"), tensors_of(tmp_path / "killed")
     for name, value in clean.items():
         np.testing.assert_allclose(killed[name], value, rtol=1e-6, atol=1e-7, err_msg=name)
+
+
+class Trainer:
+    """Of which only what it raises is looked at."""
+
+    def __init__(self, error: Exception | None, seconds: float = 0.0) -> None:
+        self._error, self._seconds = error, seconds
+
+    def fit(self) -> None:
+        time.sleep(self._seconds)
+        if self._error:
+            raise self._error
+
+
+def test_what_ray_lost_is_said_and_what_was_raised_stays_what_it_is(ray_session: None) -> None:
+    board = training._Board.remote()  # type: ignore[attr-defined]
+
+    def run(trainer: Trainer) -> None:
+        with training._lost_workers():
+            training._run(trainer, board, lambda *epoch: None)  # type: ignore[arg-type]
+
+    died = ray.exceptions.ActorDiedError()
+    defect = ray.train.WorkerGroupError("one of two", {0: died, 1: KeyError("a defect")})
+    run(Trainer(None))
+    with pytest.raises(WorkersLostError, match=r"is there enough memory.* goes on from the last checkpoint"):
+        run(Trainer(ray.train.WorkerGroupError("both", {0: died, 1: ray.exceptions.OutOfMemoryError("none left")})))
+    with pytest.raises(ray.train.WorkerGroupError, match="one of two"):
+        run(Trainer(defect))
+    with pytest.raises(KeyError):
+        run(Trainer(KeyError("a defect")))
+    ray.kill(board)
+    with pytest.raises(WorkersLostError, match="goes on from the last checkpoint"):
+        run(Trainer(None, seconds=60.0))
 
 
 def test_what_cannot_be_trained_on_is_refused(voted: Path, tmp_path: Path, ray_session: None) -> None:
