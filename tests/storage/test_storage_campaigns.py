@@ -475,7 +475,8 @@ def test_every_acknowledged_rating_survives_the_death_of_its_writer_exactly_once
     for process in [int(line) for line in seen if line.isdigit()]:
         time.sleep(order.uniform(0, 0.1))
         os.kill(process, signal.SIGKILL)
-    printed, complaints = writing.communicate(timeout=60)
+    printed = writing.stdout.read()  # `communicate` would lose what was read ahead of a line.
+    _, complaints = writing.communicate(timeout=60)
     assert complaints == ""
     acknowledged = [line for line in [*seen, *printed.split()] if not line.isdigit()]
     with closing(open_campaigns(url)) as store:
