@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 import ray
 
 from engine.cluster.campaign import components_of_campaign
-from engine.cluster.session import causes
+from engine.cluster.session import LOST, causes
 from engine.cluster.space import OpenSpace, open_space, read_part
 from engine.cluster.stream import stream
 from engine.compute.acquisition import Acquisition, value_of
@@ -167,7 +167,7 @@ def _all_there() -> Iterator[None]:
     try:
         with causes():
             yield
-    except (ray.exceptions.RayActorError, ray.exceptions.ObjectLostError) as error:
+    except LOST as error:
         raise WorkersLostError("a process that holds a part of the space was lost") from error
 
 

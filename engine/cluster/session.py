@@ -22,6 +22,8 @@ SMALLEST_LOCAL_CPUS = 4
 """Logical CPUs of a local cluster on a small machine; with fewer, actors leave none for other tasks."""
 NO_PROGRESS_TIMEOUT_S = 600
 CONNECT_TIMEOUT_S = 10
+LOST = (ray.exceptions.RayActorError, ray.exceptions.OutOfMemoryError, ray.exceptions.ObjectLostError)
+"""What Ray raises where a process is lost, or what it held."""
 _ADVICE = "\nFailed to apply UDF transform"
 """Begins what Ray Data appends to the message of an exception."""
 

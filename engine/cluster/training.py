@@ -21,7 +21,7 @@ import torch
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from engine.cluster.canvases import streaming
-from engine.cluster.session import causes, configure_data
+from engine.cluster.session import LOST, causes, configure_data
 from engine.cluster.task import LoadTask
 from engine.compute.augment import centred, random_turns, turned
 from engine.compute.epochs import Order
@@ -39,7 +39,6 @@ from schemas.errors import VoorwerpError, WorkersLostError
 INITIAL, BEST, LOSSES = "initial.safetensors", "best.safetensors", "losses.json"
 MOST_FAILURES = 8
 """Workers that may die before a training gives up."""
-_LOST = (ray.exceptions.RayActorError, ray.exceptions.OutOfMemoryError)
 LOOK_EVERY_S = 0.5
 """Ray Train looks that often for checkpoints and for dead workers; a checkpoint waits for the next look."""
 KEPT_VIEWS = 8
@@ -349,9 +348,9 @@ def _lost_workers() -> Iterator[None]:
     """Raise WorkersLostError where Ray lost processes; what a process raised stays what it is."""
     try:
         yield
-    except (*_LOST, ray.train.TrainingFailedError) as error:
+    except (*LOST, ray.train.TrainingFailedError) as error:
         failed = error.worker_failures.values() if isinstance(error, ray.train.WorkerGroupError) else [error]
-        if not all(isinstance(one, _LOST) for one in failed):
+        if not all(isinstance(one, LOST) for one in failed):
             raise
         raise WorkersLostError(
             "processes of the training were lost; is there enough memory? The same command goes on from the last "
