@@ -196,7 +196,7 @@ def _work(
         dimension=task.dimension,
         views=task.views,
         view_bytes=task.preset.n_bands * task.preset.crop**2 * 4,
-        batch_size=task.batch_size,
+        batch_size=task.objects_at_once * task.views,
         max_reject_fraction=max_reject_fraction,
         rejects_judged_from=JUDGED_FROM,
         cutout_requests=sample.cutout_requests,

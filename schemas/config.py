@@ -112,7 +112,7 @@ class EmbedConfig(Section):
     )
     views: int = Field(1, ge=1, le=64, description="1: centre crop; n: mean over n random views, seeded by object id")
     batch_size: int = Field(
-        32, ge=1, le=4096, description="views that a CPU encodes at once; a GPU tries larger batches"
+        32, ge=1, le=4096, description="views that an encoder is given at once: a CPU fewer, a GPU tries more"
     )
     workers: int | None = Field(None, ge=1, description="encoder actors; one per GPU, else one per core when null")
     precision: Literal["float32", "bfloat16", "float16"] = Field(

@@ -127,13 +127,12 @@ def _load_rows(record: dict[str, Any], objects: Any, task: LoadTask, keep: bool)
         changed = changed_rows(own)
     except FATAL:
         os._exit(1)  # Ray starts another worker.
-    rejects = {at: result for at, result in enumerate(loaded) if isinstance(result, Reject)} | changed
+    rejects = loaded.rejects | changed
     bad = sorted(rejects)
     side = task.preset.resize
     canvases = np.zeros((len(rows) if keep else 0, task.preset.n_bands, side, side), np.float16)
-    for at, result in enumerate(loaded):
-        if keep and not isinstance(result, Reject):
-            canvases[at] = result[0]
+    if keep:
+        canvases[:] = loaded.views[:, 0]
     return {
         "rows": rows,
         "canvases": canvases,

@@ -119,9 +119,8 @@ def measure(objects: pa.Table, task: LoadTask) -> tuple[np.ndarray, dict[int, Re
     rejects: dict[int, Reject] = {}
     with threaded(task) as loader:
         for start in range(0, len(objects), ROWS_AT_ONCE):
-            for row, result in enumerate(loader(objects.slice(start, ROWS_AT_ONCE))(), start):
-                if isinstance(result, Reject):
-                    rejects[row] = result
-                else:
-                    features[row] = ellipse_features(result[0, 0])
+            loaded = loader(objects.slice(start, ROWS_AT_ONCE))()
+            rejects |= {start + at: reject for at, reject in loaded.rejects.items()}
+            for at in loaded.good:
+                features[start + at] = ellipse_features(loaded.views[at, 0, 0])
     return features, rejects | changed_rows(objects)

@@ -8,6 +8,7 @@ processes).
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -26,8 +27,24 @@ from schemas.tables import CUTOUT, OBJECT_ID
 READS_IN_FLIGHT = 32
 """Reads wait for the store most of the time."""
 
-Loaded = list[np.ndarray | Reject]
-"""Per row its views, (views, bands, crop, crop) float32, or why there are none."""
+
+class Loaded(NamedTuple):
+    """Some objects, each with its views or a reject."""
+
+    views: np.ndarray
+    """(n, views, bands, crop, crop) float32; of rejected rows, zeros."""
+    rejects: dict[int, Reject]
+    """By row."""
+
+    @property
+    def good(self) -> list[int]:
+        """Rows that have views."""
+        return [row for row in range(len(self.views)) if row not in self.rejects]
+
+    def flat(self) -> np.ndarray:
+        """All views of the good rows, (m * views, bands, crop, crop)."""
+        views = self.views[self.good] if self.rejects else self.views
+        return views.reshape(-1, *views.shape[2:])
 
 
 class StuckError(Exception):
@@ -51,6 +68,7 @@ class Threads:
     """
 
     def __init__(self, decoders: int = 1) -> None:
+        self.decoders = decoders
         self.reading = ThreadPoolExecutor(READS_IN_FLIGHT)
         self.decoding = ThreadPoolExecutor(decoders)
 
@@ -79,19 +97,46 @@ class Loader:
         reads = [self._threads.reading.submit(read, objects, row, self._reader) for row in range(len(objects))]
 
         def decoded() -> Loaded:
-            decoding = self._threads.decoding
-            views = [decoding.submit(load, objects, row, self._task, data) for row, data in enumerate(reads)]
-            self._wait(views)
-            return [view.result() for view in views]
+            found, n = _Decoding(objects, self._task, reads), self._threads.decoders
+            shares = [self._threads.decoding.submit(found.decode, range(first, len(reads), n)) for first in range(n)]
+            self._wait(shares, found)
+            for one in shares:
+                one.result()
+            return Loaded(found.views, found.rejects)
 
         return decoded
 
-    def _wait(self, views: list[Future[np.ndarray | Reject]]) -> None:
-        limit_s, n_pending = self._task.cutouts.max_seconds, len(views)
-        while pending := wait(views, limit_s).not_done:
-            if len(pending) == n_pending:
+    def _wait(self, shares: list[Future[None]], found: "_Decoding") -> None:
+        limit_s, n_before = self._task.cutouts.max_seconds, 0
+        while wait(shares, limit_s).not_done:
+            if found.n_done == n_before:
                 raise StuckError(f"a cutout took longer than {limit_s} s")
-            n_pending = len(pending)
+            n_before = found.n_done
+
+
+class _Decoding:
+    """Objects that are being decoded, by one thread or several; each takes a share, as telling it costs time too."""
+
+    def __init__(self, objects: pa.Table, task: LoadTask, reads: list[Future[bytes | np.ndarray | Reject]]) -> None:
+        self._objects, self._task, self._reads = objects, task, reads
+        preset = task.preset
+        self.views = np.empty((len(reads), task.views, preset.n_bands, preset.crop, preset.crop), np.float32)
+        self.rejects: dict[int, Reject] = {}
+        self._done = bytearray(len(reads))
+
+    @property
+    def n_done(self) -> int:
+        return sum(self._done)
+
+    def decode(self, rows: range) -> None:
+        for row in rows:
+            found = load(self._objects, row, self._task, self._reads[row])
+            if isinstance(found, Reject):
+                self.rejects[row] = found
+                self.views[row] = 0
+            else:
+                self.views[row] = found
+            self._done[row] = True
 
 
 @contextmanager

@@ -28,7 +28,6 @@ from engine.cluster.session import Resources, causes, local_cpus
 from engine.cluster.task import EmbedTask, open_encoder
 from engine.cluster.unit import pooled, rows_table
 from engine.compute.estimate import READ_PINNED, Requests
-from engine.compute.rejects import Reject
 from engine.storage.artefacts import decode, encode
 from engine.storage.cutouts import CutoutReader
 from engine.storage.images import CutoutError
@@ -250,7 +249,7 @@ def time_loading(objects: pa.Table, task: EmbedTask, decoders: int) -> Loading:
                 group = objects.slice(starts.popleft(), GROUP)
                 pending.append((len(group), loader(group)))
             n, wait = pending.popleft()
-            rejected.update(result.reason.value for result in wait() if isinstance(result, Reject))
+            rejected.update(reject.reason.value for reject in wait().rejects.values())
             ended = perf_counter()
             seconds.append((ended - began) / n)
             began = ended
@@ -294,10 +293,9 @@ def time_encoding(objects: pa.Table, task: EmbedTask, threads: int, n_views: int
     """
     with threaded(task) as loader:
         loaded = loader(objects.slice(0, max(1, SAMPLE_VIEWS // task.views)))()
-    shape = (task.views, task.preset.n_bands, task.preset.crop, task.preset.crop)
-    noise = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
-    good = [row for row, result in enumerate(loaded) if not isinstance(result, Reject)]
-    found = np.concatenate([result for result in loaded if not isinstance(result, Reject)] or [noise])
+    found, good = loaded.flat(), loaded.good
+    if not good:
+        found = np.random.default_rng(0).standard_normal(loaded.views.shape[1:], dtype=np.float32)
     began = process_time()
     runtime, encode_views = open_encoder(task, threads)
     start_cpu_s = process_time() - began

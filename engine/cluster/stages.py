@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from engine.cluster.loading import FATAL, changed_rows, threaded
+from engine.cluster.loading import FATAL, Loaded, changed_rows, threaded
 from engine.cluster.protocol import begin
 from engine.cluster.task import EmbedTask, is_draining, open_encoder
 from engine.cluster.unit import Begun, Embedded, OneByOne, begin_unit, broken, commit_unit, pooled
@@ -50,11 +50,10 @@ def load_unit(record: Row, task: EmbedTask, one_by_one: OneByOne) -> Row:
             changed = changed_rows(begun.objects)
         except FATAL:
             os._exit(1)  # Ray starts another worker.
-        rejects = {row: result for row, result in enumerate(loaded) if isinstance(result, Reject)} | changed
-        good = [result for row, result in enumerate(loaded) if row not in rejects and not isinstance(result, Reject)]
+        loaded = Loaded(loaded.views, loaded.rejects | changed)
+        rejects = loaded.rejects
         found["decode_s"] = perf_counter() - started
-        if good:
-            found["views"] = np.concatenate(good)
+        found["views"] = loaded.flat()
     return _row(
         begun=json.dumps([begun.unit, begun.number, begun.since]).encode(),
         objects=to_bytes(begun.objects),

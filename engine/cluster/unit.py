@@ -16,7 +16,7 @@ from uuid import uuid4
 import numpy as np
 import pyarrow as pa
 
-from engine.cluster.loading import Loaded, Loader, changed_rows
+from engine.cluster.loading import READS_IN_FLIGHT, Loaded, Loader, changed_rows
 from engine.cluster.metrics import record
 from engine.cluster.protocol import begin, commit, describe, find_commit
 from engine.cluster.task import EmbedTask, Encode
@@ -118,14 +118,14 @@ def embed_objects(objects: pa.Table, task: EmbedTask, encode: Encode, loader: Lo
     encode_s, decode_s, waiting_since = 0.0, 0.0, perf_counter()
     for rows, loaded in _batches(objects, task, loader):
         decode_s += perf_counter() - waiting_since
-        rejects |= {row: result for row, result in zip(rows, loaded, strict=True) if isinstance(result, Reject)}
-        good = [row for row in rows if row not in rejects]
-        if good:
-            views = np.concatenate([result for result in loaded if not isinstance(result, Reject)])
+        rejects |= {rows[at]: reject for at, reject in loaded.rejects.items()}
+        views = loaded.flat()
+        if len(views):
+            good = [rows[at] for at in loaded.good]
             started = perf_counter()
             vectors[good] = pooled(encode(views), task.views)
             encode_s += perf_counter() - started
-            record(BATCH_FILL, min(1.0, len(views) / task.batch_size), of="encoder")
+            record(BATCH_FILL, len(good) / task.objects_at_once, of="encoder")
         waiting_since = perf_counter()
     return Embedded(vectors, rejects | broken(vectors) | changed_rows(objects), encode_s, decode_s=decode_s)
 
@@ -159,13 +159,13 @@ def commit_unit(begun: Begun, found: Embedded, task: EmbedTask) -> Commit:
 
 
 def _batches(objects: pa.Table, task: EmbedTask, loader: Loader) -> Iterator[tuple[range, Loaded]]:
-    """Load batches, the next one while the caller works on this one."""
-    size = max(1, task.batch_size // task.views)
+    """Load batches, the next ones while the caller works on this one."""
+    size = task.objects_at_once
     pending: deque[tuple[range, Callable[[], Loaded]]] = deque()
     for start in range(0, len(objects), size):
         rows = range(start, min(start + size, len(objects)))
         pending.append((rows, loader(objects.slice(rows.start, len(rows)))))
-        if len(pending) > 1:
+        if len(pending) > 1 and len(pending) * size > READS_IN_FLIGHT:
             ready, wait = pending.popleft()
             yield ready, wait()
     for ready, wait in pending:

@@ -48,9 +48,10 @@ def compile_encoder(
     def encode(views: np.ndarray) -> np.ndarray:
         vectors = []
         for start in range(0, len(views), BATCH):
-            batch = np.zeros(shape, np.float32)
-            part = views[start : start + BATCH]
-            batch[: len(part)] = part
+            batch = part = np.ascontiguousarray(views[start : start + BATCH], np.float32)
+            if len(part) < BATCH:
+                batch = np.zeros(shape, np.float32)
+                batch[: len(part)] = part
             vectors.append(np.array(request.infer([batch], share_inputs=True)[0][: len(part)]))
         return np.concatenate(vectors)
 

@@ -82,11 +82,10 @@ def display_image(
     if full_scale is not None:  # Every pixel on its own.
         values = values[:, rows, columns]
     if bands == "grey" and full_scale is not None and values.dtype == np.uint8 and len(values) <= 257:
-        # Of bytes, whole numbers are summed first: six times as fast as the mean of floats, and equal to 1e-7.
-        total = values[0].astype(np.uint16)
-        for band in values[1:]:
-            total = np.add(total, band, out=total)
-        return (total * np.float32(1 / (len(values) * full_scale)))[np.newaxis]
+        # Of bytes, whole numbers are summed first: faster than the mean of floats, and equal to 1e-7.
+        from engine.compute.resample import sum_of_bytes  # Here: what compiles it takes half a second.
+
+        return sum_of_bytes(values, np.float32(1 / (len(values) * full_scale)))[np.newaxis]
     image = unit_range(values, full_scale, stretch)
     if full_scale is None:
         image = image[:, rows, columns]

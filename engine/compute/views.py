@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
-from scipy.sparse import csr_matrix
 
 from schemas.preset import Preset
 
@@ -39,19 +38,22 @@ class Window(NamedTuple):
 
 
 class Resize(NamedTuple):
-    """A resize of one axis, for some of the pixels that come out."""
+    """A resize of one axis, for some of the pixels that come out: each is a weighted sum of neighbours."""
 
     start: int
     """First pixel that is looked at."""
-    weights: csr_matrix
-    """(pixels out, pixels looked at) float32."""
+    n_seen: int
+    """Pixels that are looked at, from there on."""
+    firsts: np.ndarray
+    """(pixels out,) uint64: the first of each sum, counted from `start`."""
+    weights: np.ndarray
+    """(pixels out, pixels of a sum) float32."""
 
 
 def seen(height: int, width: int, preset: Preset, n_views: int) -> Window:
     """Find the part of an image that its views need: with it alone, `make_views` makes the same views faster."""
-    resize, (top, left) = _resize(height, width, preset, *_kept(preset, n_views)), _corner(height, width, preset)
-    n_seen = resize.weights.shape[1]
-    rows, columns = (slice(start + resize.start, start + resize.start + n_seen) for start in (top, left))
+    axis, corner = _axis(height, width, preset, *_kept(preset, n_views)), _corner(height, width, preset)
+    rows, columns = (slice(start + axis.start, start + axis.start + axis.n_seen) for start in corner)
     return Window(rows, columns)
 
 
@@ -139,8 +141,12 @@ def resize_weights(n_in: int, n_out: int, first: int, count: int, kernel: str) -
     weights = np.where(distances < support, weight(distances), 0.0)
     looked_at = np.flatnonzero(weights.any(axis=0))
     start, stop = looked_at[0], looked_at[-1] + 1
-    normalised = weights / weights.sum(axis=1, keepdims=True)
-    return Resize(int(start), csr_matrix(normalised[:, start:stop].astype(np.float32)))
+    normalised = (weights / weights.sum(axis=1, keepdims=True))[:, start:stop].astype(np.float32)
+    used = normalised != 0
+    most = int((used.shape[1] - used[:, ::-1].argmax(axis=1) - used.argmax(axis=1)).max())
+    firsts = np.minimum(used.argmax(axis=1), used.shape[1] - most)
+    summed = np.take_along_axis(normalised, firsts[:, np.newaxis] + np.arange(most), axis=1)
+    return Resize(int(start), used.shape[1], firsts.astype(np.uint64), summed)
 
 
 def _kept(preset: Preset, n_views: int) -> tuple[int, int]:
@@ -158,18 +164,20 @@ def _corner(height: int, width: int, preset: Preset) -> tuple[int, int]:
     return (height - side) // 2, (width - side) // 2
 
 
-def _resize(height: int, width: int, preset: Preset, first: int, count: int) -> Resize:
+def _axis(height: int, width: int, preset: Preset, first: int, count: int) -> Resize:
     return resize_weights(_side(height, width, preset), preset.resize, first, count, preset.filter)
 
 
 def _resized(image: np.ndarray, preset: Preset, n_views: int, whole: tuple[int, int] | None) -> np.ndarray:
     """Central field of an image, resized in float32, and of that what a crop keeps: (bands, count, count)."""
+    from engine.compute.resample import resize  # Here: what compiles it takes half a second.
+
     height, width = whole or image.shape[1:]
     if not whole:
         rows, columns = seen(height, width, preset, n_views)
         image = image[:, rows, columns]
-    weights = _resize(height, width, preset, *_kept(preset, n_views)).weights
-    return np.stack([(weights @ (weights @ np.ascontiguousarray(band, np.float32)).T).T for band in image])
+    axis = _axis(height, width, preset, *_kept(preset, n_views))
+    return np.stack([resize(band, axis.firsts, axis.weights) for band in image])
 
 
 def _normalised(view: np.ndarray, preset: Preset) -> np.ndarray:

@@ -4,6 +4,7 @@ import io
 import math
 import warnings
 import zlib
+from contextlib import suppress
 from typing import NamedTuple
 
 import numpy as np
@@ -100,12 +101,13 @@ def _gunzip(data: bytes, limits: CutoutConfig) -> bytes:
 
 def _decode_display(data: bytes, limits: CutoutConfig) -> Pixels:
     try:
-        image: Image.Image = Image.open(io.BytesIO(data), formats=_PIL_FORMATS)
-        _check_size(image.width * image.height, limits)
-        if image.format == "JPEG" and image.mode == "RGB":
-            # The same pixels in half the time; strict refuses what Pillow refuses.
+        if (size := _size_of_colour_jpeg(data)) is not None:
+            _check_size(size, limits)
+            # The same pixels as Pillow's in half the time; strict refuses what Pillow refuses.
             values = simplejpeg.decode_jpeg(data, "RGB", strict=True)
             return Pixels(values.transpose(2, 0, 1), 255.0)
+        image: Image.Image = Image.open(io.BytesIO(data), formats=_PIL_FORMATS)
+        _check_size(image.width * image.height, limits)
         image.load()
         if image.mode.startswith("I"):
             return Pixels(np.asarray(image).astype(np.uint16)[np.newaxis], 65535.0)
@@ -119,6 +121,15 @@ def _decode_display(data: bytes, limits: CutoutConfig) -> Pixels:
     except Exception as error:  # Pillow's decoders raise many types on damaged files; each means the same here.
         raise CutoutError(RejectReason.DECODE_ERROR, f"{type(error).__name__}: {error}"[:200]) from error
     return Pixels(values[np.newaxis] if values.ndim == 2 else values.transpose(2, 0, 1), 255.0)
+
+
+def _size_of_colour_jpeg(data: bytes) -> int | None:
+    """Pixels of a JPEG of three bands, from its header; None for anything else."""
+    with suppress(ValueError):
+        height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
+        if colours in ("YCbCr", "RGB"):
+            return height * width
+    return None
 
 
 def _decode_fits(data: bytes, limits: CutoutConfig) -> Pixels:

@@ -7,6 +7,7 @@ pyarrow has no conditional PUT and no upload that can be abandoned.
 import fcntl
 import hashlib
 import os
+import re
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -26,6 +27,8 @@ from schemas.errors import ConfigError, InputNotFoundError, IntegrityError, Stor
 from schemas.manifest import FileRecord
 
 _BLOCK_BYTES = 1 << 22
+_TO_RESOLVE = re.compile(r"/\.?(/|$)")
+"""What an absolute path has where the same file has a shorter one."""
 _MOST_COPIED_BYTES = 5 << 30
 """S3 copies no larger object in one request."""
 
@@ -395,6 +398,8 @@ def split_uri(uri: str) -> tuple[str, str]:
     """
     scheme, separator, rest = uri.partition("://")
     if not separator:
+        if uri.startswith("/") and not _TO_RESOLVE.search(uri):  # As most of a catalogue's are, and Path costs time.
+            return "file", uri
         try:
             return "file", str(Path(uri).expanduser().absolute())
         except RuntimeError as error:

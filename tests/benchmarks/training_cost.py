@@ -67,7 +67,7 @@ def _rings(survey: Path, folder: Path) -> tuple[pa.Table, np.ndarray]:
 
 def _load(objects: pa.Table) -> np.ndarray:
     with threaded(canvas_task(PRESET, CutoutConfig()), THREADS) as loader:
-        return np.concatenate(loader(objects)()).astype(np.float16)  # type: ignore[arg-type]
+        return loader(objects)().flat().astype(np.float16)
 
 
 def _task(settings: Settings, depth: str | None) -> TrainTask:

@@ -192,6 +192,12 @@ def test_local_paths_become_absolute_and_uris_stay(tmp_path: Path, monkeypatch: 
     assert Store("/").uri("b") == "/b"
 
 
+@settings(deadline=None)
+@given(st.lists(st.sampled_from(["/", ".", "..", "a", "~", " ", "\n", "é"]), max_size=8).map("".join))
+def test_an_absolute_path_is_as_pathlib_writes_it(rest: str) -> None:
+    assert split_uri(f"/{rest}") == ("file", str(Path(f"/{rest}").absolute()))
+
+
 @pytest.mark.parametrize("uri", ["http://host/x", "gs://bucket/x", "S4://bucket", "://x"])
 def test_other_schemes_are_refused_by_name(uri: str) -> None:
     with pytest.raises(ConfigError, match="expected a local path or an s3:// URI, found the scheme"):
