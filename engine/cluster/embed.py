@@ -10,7 +10,7 @@ from typing import Any
 import ray
 
 from engine.cluster.isolated import embed_one_by_one
-from engine.cluster.loading import FATAL, Loader, Threads
+from engine.cluster.loading import FATAL, Loader, Threads, warm_up
 from engine.cluster.metrics import counted
 from engine.cluster.session import Resources
 from engine.cluster.stages import EncodeUnit, load_unit, write_unit
@@ -33,6 +33,7 @@ class EmbedUnit:
         self._task = task
         self._threads = Threads(decoders=threads)
         self._runtime, self._encode = open_encoder(task, threads)
+        warm_up(task)
 
     def __call__(self, record: dict[str, Any]) -> dict[str, Any]:
         """Embed one unit; return its encoded commit record, or nothing when the run is draining."""

@@ -160,6 +160,13 @@ def changed_rows(objects: pa.Table) -> dict[int, Reject]:
     }
 
 
+def warm_up(task: LoadTask) -> None:
+    """Have the loops over pixels compiled, or read from where they are kept, before a cutout waits for them."""
+    pixels = np.zeros((8, 8, 3), np.uint8).transpose(2, 0, 1)
+    image = display_image(pixels, 255.0, task.preset.bands, task.cutouts.stretch)
+    make_views(image, task.preset, task.views, "", task.encoder_id)
+
+
 def read(objects: pa.Table, row: int, reader: CutoutReader) -> bytes | np.ndarray | Reject:
     """Read the cutout of one object; errors of the store as of `CutoutReader.read`."""
     try:

@@ -1,9 +1,12 @@
 """The campaigns' database: SQLite in a file, or PostgreSQL; its tables are brought up to date when it is opened."""
 
+import random
+import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from time import monotonic, sleep
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
@@ -192,9 +195,24 @@ def _set_up_sqlite(connection: Any, _: Any) -> None:
     connection.isolation_level = None  # Transactions begin where SQLAlchemy says so, not where the driver guesses.
     cursor = connection.cursor()
     cursor.execute(f"PRAGMA busy_timeout = {int(BUSY_TIMEOUT_S * 1000)}")
-    for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
+    _write_ahead(cursor)
+    for pragma in ("synchronous = FULL", "foreign_keys = ON"):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
+
+
+def _write_ahead(cursor: sqlite3.Cursor) -> None:
+    """Log writes beside the file. Where somebody writes without that yet, SQLite fails at once: wait for it as well."""
+    until_s = monotonic() + BUSY_TIMEOUT_S
+    while True:
+        try:
+            cursor.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            is_busy = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
+            if not is_busy or monotonic() > until_s:
+                raise
+            sleep(random.uniform(0.005, 0.02))
 
 
 def _begin_sqlite(connection: sa.Connection) -> None:

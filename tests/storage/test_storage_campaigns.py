@@ -257,7 +257,7 @@ def test_as_many_raters_as_may_rate_an_object_get_it_whether_it_is_rated_or_kept
 
 def test_raters_who_ask_in_the_same_moment_never_get_the_same_object(url: str) -> None:
     ids = [str(number) for number in range(12)]
-    together = threading.Barrier(4)
+    together = threading.Barrier(4, timeout=60)
 
     def rate(rater: str) -> list[str]:
         granted, order = [], random.Random(rater)
@@ -291,6 +291,27 @@ def test_rankings_are_kept_whole_and_read_by_rater(store: CampaignStore) -> None
 
 
 # The database
+
+
+def test_a_new_database_waits_for_who_writes_it_already(tmp_path: Path) -> None:
+    # Two campaigns that begin in one moment: SQLite refuses to change the journal at once, whatever its busy_timeout.
+    with closing(sqlite3.connect(tmp_path / "new.sqlite", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with ThreadPoolExecutor(1) as pool:
+            opening = pool.submit(open_campaigns, str(tmp_path / "new.sqlite"))
+            time.sleep(0.5)
+            assert not opening.done()
+            other.execute("COMMIT")
+            with closing(opening.result(30)) as store:
+                assert store.names() == []
+
+
+def test_a_new_database_that_stays_locked_is_a_store_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(campaign_tables, "BUSY_TIMEOUT_S", 0.2)
+    with closing(sqlite3.connect(tmp_path / "new.sqlite", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(StoreError, match="nothing was recorded, try again"):
+            open_campaigns(str(tmp_path / "new.sqlite"))
 
 
 def test_a_database_that_is_there_is_opened_as_it_is_without_a_word(url: str, capfd: pytest.CaptureFixture) -> None:
