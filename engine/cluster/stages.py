@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from engine.cluster.loading import FATAL, Loaded, changed_rows, threaded
+from engine.cluster.loading import FATAL, changed_rows, threaded
 from engine.cluster.protocol import begin
 from engine.cluster.task import EmbedTask, is_draining, open_encoder
 from engine.cluster.unit import Begun, Embedded, OneByOne, begin_unit, broken, commit_unit, pooled
@@ -50,10 +50,9 @@ def load_unit(record: Row, task: EmbedTask, one_by_one: OneByOne) -> Row:
             changed = changed_rows(begun.objects)
         except FATAL:
             os._exit(1)  # Ray starts another worker.
-        loaded = Loaded(loaded.views, loaded.rejects | changed)
-        rejects = loaded.rejects
+        rejects = loaded.rejects | changed
         found["decode_s"] = perf_counter() - started
-        found["views"] = loaded.flat()
+        found["views"] = loaded._replace(rejects=rejects).flat()
     return _row(
         begun=json.dumps([begun.unit, begun.number, begun.since]).encode(),
         objects=to_bytes(begun.objects),

@@ -18,7 +18,7 @@ Encode = Callable[[np.ndarray], np.ndarray]
 
 
 _VIEWS_ON_A_CPU = 8
-"""That it is given at once, which are in its cache still when it encodes them (measured: 32 take 4 to 8 % longer)."""
+"""That it is given at once, in its cache still when it encodes them (on a core of its own: 32 take 4 to 8 % longer)."""
 _OBJECTS_ON_A_CPU = 4
 """At least, where each has several views: OpenVINO's network sees four at once, which these then fill."""
 
